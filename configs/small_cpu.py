@@ -1,0 +1,28 @@
+"""A small ViT from random weights on your own tiles, on a CPU.
+
+    python -m histojax.train --config configs/small_cpu.py --workdir runs/mine --config.data.train=tiles.zip
+
+Needs: tiles of about 224 px (folder, CSV, zip or tile store); class folders only for the accuracy read-outs. No
+download. For better features start from published weights on a GPU: configs/nct_vits14.py.
+Time: 60 minutes for 13 of the 20 epochs (62,400 images, batch 48) on one core of a server CPU (measured with
+--config.epochs=13, 1,740 tiles). The 20-NN balanced accuracy on 300 tiles of the same source went from 0.657 (random
+start) to 0.677, the ridge probe from 0.613 to 0.710; a joint colour histogram reaches 0.957 there (measured).
+"""
+
+from histojax.config import paper
+
+
+def get_config():
+    c = paper()
+    c.name = "small_cpu"
+    c.epochs, c.epoch_steps = 20, 100
+    c.batch_size = 48
+    c.model.update(dict(size="vit_mini", patch=14))
+    c.crops.update(dict(global_px=98, local_px=42, local_crops=4, blur_p=(0.5, 0.1, 0.5)))
+    c.head.update(dict(prototypes=4096, hidden=1024))
+    c.teacher.update(dict(momentum=0.99, temp_warmup_epochs=5))
+    c.optim.update(dict(base_lr=4e-3, warmup_epochs=2, layer_decay=1.0, patch_embed_lr=1.0, min_lr=1e-5))
+    c.data.update(dict(tile_px=144))
+    c.eval.update(dict(every=250, max_tiles=2000, image_px=98))
+    c.checkpoint.every = 250
+    return c

@@ -1,0 +1,24 @@
+"""The paper's ViT-g/14 on unlabelled TCGA tiles (Roth, Koch et al. 2023, arXiv 2401.04720), from DINOv2's weights.
+
+    python -m histojax.train --config configs/tcga_vitg14.py --workdir runs/tcga_vitg14 \\
+        --config.data.train=tcga_tiles.csv
+
+Needs: about 2.5 million 224-px tiles (a tile store, or a CSV whose first column is the path), the weights
+`dinov2_vitg14` (downloaded once, 4.2 GiB), one GPU of 40 GiB or more for batch 32, or several with
+--config.mesh.fsdp=true.
+Time: about 36 hours on an A100 (derived: 7.4 TFLOP a tile, 35 % of 312 TFLOP/s, 60,000 steps; not run).
+"""
+
+from histojax.config import paper
+
+
+def get_config():
+    c = paper()
+    c.name = "tcga_vitg14"
+    c.model.update(dict(size="vit_giant2", weights="dinov2_vitg14", remat="block"))
+    c.batch_size = 32
+    c.epochs, c.epoch_steps = 200, 500
+    c.stop_step = 60_000  # the published weights; the schedules run to 100,000
+    c.data.train = "tcga_tiles.csv"
+    c.data.workers = 8
+    return c

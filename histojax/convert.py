@@ -1,0 +1,135 @@
+"""`histojax convert`: any weight file into one that is loaded without questions, with a strict report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from histojax import cli
+from histojax.errors import UserError
+
+HELP = """\
+histojax convert: read a weight file of any kind, say what is in it, and write it anew
+
+usage: histojax convert FILE --out DIR [--encoder NAME] [--layout NAME] [--which teacher|student] [--to LAYOUT] ...
+       (the same: python -m histojax convert, python -m histojax.convert)
+
+FILE is a .pth, .pt, .bin, .ckpt or .safetensors file, an index of shards, a folder with one of these, a URL, or the
+name of published weights. No code in it is run, and PyTorch is not needed. What is recognised, and by which names, is
+printed; every tensor is either used, known to be of no use, or an error that names it.
+
+flags:
+  --out DIR            folder for model.safetensors, card.json (source, SHA-256, licence) and README.md
+  --check              report only, write nothing
+  --encoder NAME       the encoder it is of (histojax encoders lists them): shapes are compared with that network,
+                       and its input, feature and licence go into the card
+  --layout NAME        how the tensors are named: auto (default), meta, timm, hf, hf-vit, torchvision, unilm,
+                       ctranspath ... Needed only where the names fit several
+  --which SIDE         teacher (default) or student, where the file has both
+  --ignore PATTERN     names that may be left out though nothing is known of them, e.g. --ignore 'neck.*'; repeatable
+  --to LAYOUT          histojax (default: our own names, for every family), or meta, timm, hf ... as histojax export
+  --heads N            attention heads of a ViT, if they are not 64 channels each
+  --licence TEXT       of a local file whose licence we cannot know, for the card
+  --offline            never download
+  --help               this page
+
+examples:
+  histojax convert dinov2_vits_NCT_10k_training_1999_teacher_checkpoint.pth --check
+  histojax convert pytorch_model.bin --encoder uni --out weights/uni
+  histojax convert imagebind_huge.pth --encoder imagebind_huge --out weights/imagebind   # 2.5 of its 4.5 GB
+  histojax convert model_0009999.rank_0.pth --which student --to timm --out weights/mine
+
+then, in Python:
+  encoder = histojax.load_encoder("uni", weights="weights/uni")
+
+exit codes:
+  0 done, 2 bad input (one line on stderr); nothing is left behind then"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code of the conversion that `argv` (default: the command line) describes."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    return cli.guarded("histojax convert", lambda: _main(argv))
+
+
+def _main(argv: Sequence[str]) -> int:
+    if not argv or {"--help", "-h", "-help", "help"} & set(argv):
+        print(HELP, file=sys.stdout if argv else sys.stderr)
+        return 0 if argv else cli.BAD_INPUT
+    values = _arguments(argv)
+    if not values.out and not values.check:
+        raise UserError("--out DIR is missing: the folder to write to (or --check to write nothing)")
+    from histojax import transfer  # jax is imported only now
+    from histojax.models.table import find
+    from histojax.weights.export import check_target, write_export
+
+    record = find(values.encoder) if values.encoder else None
+    parcel = transfer.open_file(
+        values.file,
+        record,
+        layout=None if values.layout == "auto" else values.layout,
+        which=values.which,
+        ignore=values.ignore,
+        licence=values.licence,
+        heads=values.heads,
+        offline=values.offline,
+    )
+    check_target(parcel.family, values.to)
+    print(report_of(parcel))
+    if values.check:
+        return 0
+    path = write_export(
+        Path(values.out),
+        parcel.tree,
+        values.to,
+        {**parcel.facts, "report": _counts(parcel)},
+        family=parcel.family,
+        chain=parcel.chain,
+        heads=parcel.heads,
+        eps=parcel.eps,
+        rule=parcel.rule,
+    )
+    print(f"written    {path}")
+    return 0
+
+
+def _arguments(argv: Sequence[str]) -> Any:
+    parser = cli.Arguments()
+    parser.add_argument("file", metavar="FILE")
+    for name in ("--out", "--encoder", "--which", "--licence"):
+        parser.add_argument(name)
+    parser.add_argument("--layout", default="auto")
+    parser.add_argument("--to", default="histojax")
+    parser.add_argument("--ignore", action="append", default=[])
+    parser.add_argument("--heads", type=int)
+    for name in ("--check", "--offline"):
+        parser.add_argument(name, action="store_true")
+    return parser.parse_args(argv)
+
+
+def report_of(parcel: Any) -> str:
+    """What was recognised and what became of every tensor, a line a subject."""
+    rows = [("file", f"{parcel.facts['source']['file']}, SHA-256 {parcel.facts['source']['sha256']}")]
+    rows += [("step", note) for note in parcel.notes]
+    rows += [("matched", f"{len(parcel.report.matched)} tensors, {_kinds(parcel)}")]
+    for title in ("ignored", "unused", "missing"):
+        names = getattr(parcel.report, title)
+        shown = f": {', '.join(names[:6])}{' ...' if len(names) > 6 else ''}" if names else ""
+        rows.append((title, f"{len(names)}{shown}"))
+    rows += [("licence", one.terms()) for one in parcel.chain]
+    return "\n".join(f"{title:10s} {text}" for title, text in rows)
+
+
+def _kinds(parcel: Any) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(parcel.report.dtypes.items()))
+
+
+def _counts(parcel: Any) -> dict[str, Any]:
+    report = parcel.report
+    return {"matched": len(report.matched), "ignored": report.ignored, "stored_as": report.dtypes}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

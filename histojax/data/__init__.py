@@ -1,0 +1,56 @@
+"""Tiles in, batches out: sources (folder, CSV, zip, tile store, TFDS, synthetic), decoding, Grain pipelines.
+
+Host work only, no jax. `open_source` gives a `Source`; `train_iterator` and `eval_batches` make uint8 batches
+of it; `BadTileLog` keeps account of what cannot be read. The names are imported when first used: Grain and
+ArrayRecord take seconds to import, and a config check needs neither.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from histojax.data.bad_tiles import BadTileLog, sample_check
+    from histojax.data.decode import BadTile
+    from histojax.data.pipeline import TrainIterator, ensure_absl_flags_parsed, eval_batches, train_iterator
+    from histojax.data.records import Source, split_labelled
+    from histojax.data.sources import open_source
+    from histojax.data.store import write_store
+    from histojax.data.synthetic import SyntheticTissue
+
+_HOME = {
+    "BadTile": "decode",
+    "BadTileLog": "bad_tiles",
+    "Source": "records",
+    "SyntheticTissue": "synthetic",
+    "TrainIterator": "pipeline",
+    "ensure_absl_flags_parsed": "pipeline",
+    "eval_batches": "pipeline",
+    "open_source": "sources",
+    "sample_check": "bad_tiles",
+    "split_labelled": "records",
+    "train_iterator": "pipeline",
+    "write_store": "store",
+}
+
+__all__ = [
+    "BadTile",
+    "BadTileLog",
+    "Source",
+    "SyntheticTissue",
+    "TrainIterator",
+    "ensure_absl_flags_parsed",
+    "eval_batches",
+    "open_source",
+    "sample_check",
+    "split_labelled",
+    "train_iterator",
+    "write_store",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

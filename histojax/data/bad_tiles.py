@@ -1,0 +1,123 @@
+"""Keeping account of unreadable tiles: a few are listed and survived, many stop the run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from histojax.data.decode import BadTile
+from histojax.data.records import Source
+from histojax.errors import UserError
+from histojax.run import write_atomic
+
+GRACE = 8  # distinct bad tiles before a share of the tiles seen so far means anything
+
+
+class BadTileLog:
+    """Distinct unreadable records of a training run, counted in the main process.
+
+    Of `n` records the limit is `max_bad_share * n`. Before all were seen, the count may lie three standard
+    deviations above the limit's share of the tiles seen (drawn without replacement, so the slack shrinks to
+    nothing over the first pass): a run whose true share is below the limit does not stop by an unlucky start.
+    """
+
+    def __init__(self, source: Source, max_bad_share: float, path: Path | str | None = None):
+        self._source = source
+        self._limit = max_bad_share
+        self._path = None if path is None else Path(path)
+        self._rows = 0  # tiles asked for so far, replaced ones included
+        self._bad: dict[int, tuple[str, str]] = {}  # record: (path, reason)
+
+    def __len__(self) -> int:
+        return len(self._bad)
+
+    @property
+    def paths(self) -> list[str]:
+        """Paths of the bad records, in the order they were met."""
+        return [path for path, _ in self._bad.values()]
+
+    def update(self, bad: np.ndarray) -> None:
+        """Counts one batch's `bad` (B,), logs and lists what is new; raises UserError above the limit.
+
+        The reason comes from reading the record once more here. `bad_tiles.csv` is rewritten when it grows.
+        """
+        self._rows += len(bad)
+        new = [int(index) for index in bad if index >= 0 and int(index) not in self._bad]
+        for index in dict.fromkeys(new):
+            path, reason = self._bad[index] = _diagnose(self._source, index)
+            logging.warning("bad tile skipped: %s: %s", path, reason)
+        if new and self._path is not None:
+            write_atomic(self._path, bad_tiles_csv(self._bad.values()))
+        if self._too_many():
+            raise UserError(self._message())
+
+    def get_state(self) -> dict[str, Any]:
+        """JSON-able state for a checkpoint."""
+        return {"rows": self._rows, "bad": [[index, *found] for index, found in self._bad.items()]}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on from `get_state()`."""
+        self._rows = int(state["rows"])
+        self._bad = {int(index): (path, reason) for index, path, reason in state["bad"]}
+
+    def _too_many(self) -> bool:
+        count, n = len(self._bad), len(self._source)
+        seen = min(self._rows, n)
+        spread = self._limit * (1 - self._limit) * seen * (1 - seen / n)
+        judged = count >= GRACE or seen == n or self._limit == 0
+        return judged and count > self._limit * seen + 3 * math.sqrt(spread)
+
+    def _message(self) -> str:
+        count, seen = len(self._bad), min(self._rows, len(self._source))
+        listed = f"all are listed in {self._path}" if self._path else f"the last: {self.paths[-1]}"
+        return (
+            f"{count} of {seen} tiles seen are unreadable ({count / seen:.1%}, limit {self._limit:.1%}): "
+            f"{_examples(self._bad.values())}; {listed}. Repair or remove them, or raise data.max_bad_share"
+        )
+
+
+def sample_check(source: Source, n: int = 64, max_bad_share: float = 0.5) -> list[BadTile]:
+    """The unreadable ones among `n` records spread evenly over `source`; a second's work before a compilation.
+
+    Raises UserError when more than `max_bad_share` of them are bad.
+    """
+    chosen = np.unique(np.linspace(0, len(source) - 1, min(n, len(source))).astype(np.int64))
+    bad = [error for index in chosen if (error := _try_read(source, int(index))) is not None]
+    if len(bad) > max_bad_share * len(chosen):
+        raise UserError(
+            f"{len(bad)} of {len(chosen)} tiles tried are unreadable: {_examples((e.path, e.reason) for e in bad)}"
+        )
+    return bad
+
+
+def bad_tiles_csv(bad: Iterable[tuple[str, str]]) -> str:
+    """CSV text with the header path,reason."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("path", "reason"), *bad])
+    return text.getvalue()
+
+
+def _try_read(source: Source, index: int) -> BadTile | None:
+    try:
+        source.read(index)
+    except BadTile as error:
+        return error
+    return None
+
+
+def _diagnose(source: Source, index: int) -> tuple[str, str]:
+    error = _try_read(source, index)
+    if error is None:
+        return source.name(index), "failed once but readable now (storage or network trouble?)"
+    return error.path, error.reason
+
+
+def _examples(bad: Iterable[tuple[str, str]], most: int = 3) -> str:
+    return "; ".join(f"{path} ({reason})" for path, reason in list(bad)[:most])

@@ -1,0 +1,133 @@
+"""Sources on a disk: image folders, CSV lists of images, zip archives."""
+
+from __future__ import annotations
+
+import csv
+import os
+import threading
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from histojax.data.decode import ENDINGS
+from histojax.data.records import EncodedTiles
+from histojax.errors import UserError
+
+
+class _Disk:
+    """Plain files."""
+
+    def __init__(self, paths: Sequence[str]):
+        self.paths = paths
+
+    def load(self, index: int) -> bytes:
+        with open(self.paths[index], "rb") as file:
+            return file.read()
+
+    def size(self, index: int) -> int:
+        try:
+            return os.stat(self.paths[index]).st_size
+        except OSError:
+            return -1
+
+
+class _Zip:
+    """Members of a zip, opened at a process's first read. ZipFile locks its seeks, so threads may share it."""
+
+    def __init__(self, path: str, members: Sequence[str], sizes: Sequence[int]):
+        self.path, self.members, self.sizes = path, members, sizes
+        self._archive: zipfile.ZipFile | None = None
+        self._lock = threading.Lock()
+
+    def load(self, index: int) -> bytes:
+        if self._archive is None:
+            with self._lock:
+                if self._archive is None:
+                    self._archive = zipfile.ZipFile(self.path)
+        return self._archive.read(self.members[index])
+
+    def size(self, index: int) -> int:
+        return self.sizes[index]
+
+    def __getstate__(self) -> dict:
+        return dict(path=self.path, members=self.members, sizes=self.sizes)
+
+    def __setstate__(self, state: dict) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+
+def open_folder(path: Path) -> EncodedTiles:
+    """Images of a folder, sub-folders included; direct sub-folders are the classes. Raises UserError if empty."""
+    names = sorted(name for name in _walk(path) if _is_image(name))
+    if not names:
+        raise UserError(f"{path}: no image in this folder or below; files ending in {', '.join(ENDINGS)} are read")
+    return EncodedTiles(str(path), names, _Disk([os.path.join(path, n) for n in names]), _class_names(names))
+
+
+def open_zip(path: Path) -> EncodedTiles:
+    """Images of a zip archive; its top folders are the classes. Raises UserError if it is broken or empty."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = sorted((m.filename, m.file_size) for m in archive.infolist() if _is_image(m.filename))
+    except (zipfile.BadZipFile, OSError) as error:
+        raise UserError(f"{path}: not a readable zip archive ({error})") from None
+    if not found:
+        raise UserError(f"{path}: no image in this zip; members ending in {', '.join(ENDINGS)} are read")
+    names = [name for name, _ in found]
+    return EncodedTiles(str(path), names, _Zip(str(path), names, [size for _, size in found]), _class_names(names))
+
+
+def open_csv(path: Path) -> EncodedTiles:
+    """Images listed in a CSV file with a header row.
+
+    The first column is the path, relative to the CSV's folder; `label` (class name) and `group` or `patient` are
+    optional columns, in any case and order. Raises UserError when the header or a row is not like that. A listed
+    file that does not exist is a bad tile, found when it is read.
+    """
+    header, rows = _read_csv(path)
+    names = [row[0] for row in rows]
+    column = {name: [row[i] for row in rows] for i, name in enumerate(header)}
+    files = _Disk([os.path.join(path.parent, name) for name in names])
+    return EncodedTiles(str(path.parent), names, files, column.get("label"), column.get("group", column.get("patient")))
+
+
+def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:  # a spreadsheet's byte order mark is not a name
+            rows = [[field.strip() for field in row] for row in csv.reader(file) if any(row)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: not a CSV file in UTF-8 ({error})") from None
+    if len(rows) < 2:
+        raise UserError(f"{path}: no records; expected a header row (file,label,patient) and one row an image")
+    header = [name.lower() for name in rows[0]]
+    if header[0].endswith(ENDINGS):
+        raise UserError(f"{path}: the first row is {rows[0][0]!r}; a header row (file,label,patient) is expected there")
+    for number, row in enumerate(rows[1:], 2):
+        if len(row) != len(header) or not row[0]:
+            raise UserError(f"{path}: row {number} has {len(row)} fields {row[:3]}, the header has {len(header)}")
+    return header, rows[1:]
+
+
+def _walk(folder: Path) -> Iterator[str]:
+    """Relative paths with / of all files. A link to a folder is followed directly below `folder`, not deeper."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.is_dir():
+                yield entry.name
+            elif not entry.name.startswith("."):
+                for parent, _, files in os.walk(entry.path):
+                    inside = os.path.relpath(parent, folder).replace(os.sep, "/")
+                    yield from (f"{inside}/{name}" for name in files)
+
+
+def _is_image(name: str) -> bool:
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+    return name.lower().endswith(ENDINGS) and not hidden
+
+
+def _class_names(names: Sequence[str]) -> list[str]:
+    """First folder of each name, "" at the top. A folder around everything that only holds folders is skipped."""
+    parts = [name.split("/") for name in names]
+    while len({p[0] for p in parts}) == 1 and all(len(p) > 2 for p in parts):
+        parts = [p[1:] for p in parts]
+    return [p[0] if len(p) > 1 else "" for p in parts]

@@ -1,0 +1,161 @@
+"""`histojax export`: a trained run, an encoder or a weight file for timm, transformers or Meta's DINOv2 class."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from histojax import cli
+from histojax.errors import UserError
+
+HELP = """\
+histojax export: write weights so that other libraries load them unchanged
+
+usage: histojax export SOURCE --to timm|hf|meta --out DIR [--image PX] [--commercial] ...
+       (the same: python -m histojax export, python -m histojax.export)
+
+SOURCE is the folder of a training run (its --workdir), a weight file or folder of any kind, or an encoder's name
+(histojax encoders lists them). The folder DIR then holds model.safetensors, the library's config.json, card.json and a
+README.md with the licences of everything that went in.
+
+  --to timm            timm.create_model("local-dir:DIR", pretrained=True)
+  --to hf              transformers.AutoModel.from_pretrained("DIR")
+  --to meta            facebookresearch/dinov2: load_state_dict(strict=True); the README has the constructor
+  ViTs can be written in all three, DINOv3 for hf, ResNet-50 for timm, SAM with the names of each.
+
+The position grid: libraries resample it in different ways, so the same file gives different features at another
+size than its own. The grid is therefore stored at the size that features are wanted for (16 x 16 for 224 px at patch
+14): there every library gives the same. The file's metadata and the card say how it came about.
+
+flags:
+  --out DIR            folder to write; an older export in it is replaced once the new one is whole
+  --image PX           input size to store the grid for (default: the encoder's own; of a run or file: as it is)
+  --positions MODE     how to get there: exact, offset, antialias, antialias-offset (default: as the model's library)
+  --which SIDE         teacher (default) or student of a run or of a file that has both
+  --step N             checkpoint of a run (default: its final export, or else the newest checkpoint)
+  --encoder NAME       the encoder that a local file is of: its input, feature and licence go into the card
+  --heads N            attention heads of a ViT, if they are not 64 channels each
+  --licence TEXT       of a local file whose licence we cannot know
+  --commercial         stop unless every licence in the chain clearly allows commercial use
+  --offline            never download
+  --help               this page
+
+examples:
+  histojax export runs/mine --to timm --out exports/mine_timm
+  histojax export dinov2_vits14 --to hf --out exports/dinov2_hf
+  histojax export teacher_checkpoint.pth --to meta --image 224 --out exports/meta
+
+exit codes:
+  0 done, 2 bad input (one line on stderr); nothing is left behind then"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code of the export that `argv` (default: the command line) describes."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    return cli.guarded("histojax export", lambda: _main(argv))
+
+
+def _main(argv: Sequence[str]) -> int:
+    if not argv or {"--help", "-h", "-help", "help"} & set(argv):
+        print(HELP, file=sys.stdout if argv else sys.stderr)
+        return 0 if argv else cli.BAD_INPUT
+    values = _arguments(argv)
+    for name, what in (("to", "timm, hf or meta"), ("out", "the folder to write to")):
+        if not getattr(values, name):
+            raise UserError(f"--{name} is missing: {what} (see --help)")
+    from histojax.weights.export import check_target, write_export  # jax is imported only from here on
+    from histojax.weights.licence import check_commercial, warnings_of
+
+    parcel = _open(values)
+    check_target(parcel.family, values.to)
+    if values.commercial:
+        check_commercial(parcel.chain, values.source)
+    for warning in warnings_of(parcel.chain):
+        print(f"histojax export: warning: {warning}", file=sys.stderr)
+    positions = _fit_grid(parcel, values.image, values.positions)
+    path = write_export(
+        Path(values.out),
+        parcel.tree,
+        values.to,
+        parcel.facts,
+        family=parcel.family,
+        chain=parcel.chain,
+        heads=parcel.heads,
+        eps=parcel.eps,
+        rule=parcel.rule,
+        positions=positions,
+    )
+    print("\n".join([*parcel.notes, f"written {path}"]))
+    return 0
+
+
+def _arguments(argv: Sequence[str]) -> Any:
+    parser = cli.Arguments()
+    parser.add_argument("source", metavar="SOURCE")
+    for name in ("--to", "--out", "--positions", "--which", "--encoder", "--licence"):
+        parser.add_argument(name)
+    for name in ("--image", "--step", "--heads"):
+        parser.add_argument(name, type=int)
+    for name in ("--commercial", "--offline"):
+        parser.add_argument(name, action="store_true")
+    return parser.parse_args(argv)
+
+
+def _open(values: Any) -> Any:
+    """The weights that SOURCE names."""
+    from histojax import transfer
+    from histojax.models.table import find
+
+    source = Path(values.source)
+    run = transfer.is_run(source)
+    if run:
+        given = [name for name in ("encoder", "licence") if getattr(values, name)]
+        if given:
+            raise UserError(f"--{given[0]} is for files: the run {source} knows its own")
+        return transfer.open_run(source, which=values.which or "teacher", step=values.step)
+    if values.step is not None:
+        raise UserError(f"--step is for a training run, which {source} is not (no config.json of one)")
+    if source.exists() or values.encoder or values.which:
+        record = find(values.encoder) if values.encoder else None
+        return transfer.open_file(
+            values.source,
+            record,
+            which=values.which,
+            licence=values.licence,
+            heads=values.heads,
+            offline=values.offline,
+        )
+    return transfer.open_encoder(find(values.source), offline=values.offline)
+
+
+def _fit_grid(parcel: Any, image: int | None, mode: str | None) -> str:
+    """How the position grid came about, after it was brought to the wanted size; changes the parcel."""
+    if parcel.family != "vit":
+        if image is not None or mode is not None:
+            raise UserError("--image and --positions are for ViTs: this network's positions are not resampled")
+        return ""
+    from histojax.weights.card import resampled
+    from histojax.weights.library_configs import architecture
+    from histojax.weights.vit_tree import grid_of, regrid
+
+    old, patch = grid_of(parcel.tree), architecture(parcel.tree, parcel.heads).patch
+    wanted = image or parcel.image or old * patch
+    if wanted % patch:
+        raise UserError(f"--image {wanted} is not a multiple of the patch, {patch}")
+    if parcel.rule is not None and image is not None:
+        size = round(parcel.rule.size * image / (parcel.rule.crop or parcel.rule.size))
+        parcel.rule = dataclasses.replace(parcel.rule, size=size, crop=parcel.rule.crop and image)
+    if wanted // patch == old:
+        return str(parcel.grid)
+    mode = mode or parcel.mode or ("antialias" if "register_tokens" in parcel.tree else "offset")
+    parcel.tree = regrid(parcel.tree, wanted // patch, mode)
+    how = resampled(old, wanted // patch, mode)
+    parcel.notes.append(f"position grid {how}")
+    return how
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""What a run leaves behind: exported weights with their card, the curves, the closing words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import flax
+import jax
+import numpy as np
+import optax
+import orbax.checkpoint
+from jax.experimental import multihost_utils
+from safetensors.numpy import save_file
+
+import histojax
+from histojax.progress import hms
+from histojax.report.curves import save_curves
+from histojax.run import METRICS, replacing
+from histojax.weights.export import write_export
+from histojax.weights.layouts.dinov2 import META, write_head
+
+if TYPE_CHECKING:
+    from histojax.loop import Loop
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide what a run computes."""
+    modules = {
+        "jax": jax,
+        "flax": flax,
+        "optax": optax,
+        "orbax": orbax.checkpoint,
+        "numpy": np,
+        "histojax": histojax,
+    }
+    return {name: module.__version__ for name, module in modules.items()}
+
+
+def devices() -> dict[str, Any]:
+    """The devices of this run, for its provenance."""
+    return {
+        "devices": jax.device_count(),
+        "device_kind": jax.devices()[0].device_kind,
+        "processes": jax.process_count(),
+    }
+
+
+def card(loop: Loop) -> dict[str, Any]:
+    """What has to be known about exported weights: recipe, data, source weights and licence, scores."""
+    config = loop.config.to_dict()
+    return {
+        "what": "teacher of DINOv2 training by histojax",
+        "name": f"{config['name']}_{config['model']['size']}",
+        "feature": "class token after the final norm",
+        "histojax": histojax.__version__,
+        "steps": loop.step,
+        "images_seen": loop.step * config["batch_size"],
+        "data": {
+            "train": config["data"]["train"],
+            "tiles": len(loop.source),
+            "fingerprint": loop.source.fingerprint(),
+        },
+        "starting_weights": loop.notes.sources or "random",
+        "before": loop.notes.first,
+        "after": loop.notes.last,
+        "versions": versions(),
+        "recipe": config,
+    }
+
+
+def export(loop: Loop, folder: Path) -> list[Path]:
+    """The weight files written below `folder`: the teacher in each layout of export.layouts with its card, and
+    teacher and student with their heads, from which a training can be continued (model.head_weights)."""
+    teacher, student = (_gather(tree) for tree in (loop.state.teacher, loop.state.student))
+    if jax.process_index():
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    facts, heads = card(loop), loop.recipe.vit.heads
+    files = [
+        write_export(folder / layout, teacher["backbone"], layout, facts, heads=heads, positions="as trained")
+        for layout in loop.config.export.layouts
+    ]
+    for side, tree in (("teacher", teacher), ("student", student)):
+        path = folder / f"{side}_checkpoint.safetensors"
+        with replacing(path) as temporary:
+            save_file(training_tensors(side, tree), temporary, metadata={"format": "pt"})
+        files.append(path)
+    return files
+
+
+def training_tensors(side: str, tree: Any) -> dict[str, np.ndarray]:
+    """{"teacher.backbone.blocks.0...": array}: the names of facebookresearch/dinov2's training state."""
+    modules = {name: META.write(part) if name == "backbone" else write_head(part) for name, part in tree.items()}
+    return {
+        f"{side}.{module}.{name}": np.ascontiguousarray(array)
+        for module, tensors in modules.items()
+        for name, array in tensors.items()
+    }
+
+
+def _gather(tree: Any) -> Any:
+    """The whole arrays on every host."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    return multihost_utils.process_allgather(tree, tiled=True)
+
+
+def finish(loop: Loop) -> str:
+    """Exports the teacher, draws the curves, and returns the closing words."""
+    files = export(loop, loop.workdir / "export")
+    if jax.process_index():
+        return ""
+    curves = loop.workdir / "curves.png"
+    save_curves(loop.workdir / METRICS, curves, loop.config.name)
+    lines = [
+        f"done: {loop.step} steps, {hms(loop.notes.seconds)} of training, compilation included",
+        *_scores(loop),
+    ]
+    lines.append(f"curves     {curves}")
+    lines += [f"weights    {path}" for path in files]
+    if len(loop.bad):
+        lines.append(f"unreadable {len(loop.bad)} tiles were replaced, listed in {loop.workdir / 'bad_tiles.csv'}")
+    lines += ["next, on your own tiles (a folder, CSV, zip or tile store):", f"  {next_command(loop)}"]
+    return "\n".join(lines)
+
+
+def _scores(loop: Loop) -> list[str]:
+    first, last = loop.notes.first, loop.notes.last
+    if "knn_balanced_accuracy" not in last or "knn_balanced_accuracy" not in first:
+        return [f"RankMe of the teacher: before {first.get('rankme', 0):.1f}, after {last.get('rankme', 0):.1f}"]
+    names = {"knn_balanced_accuracy": f"{loop.config.eval.k}-NN", "ridge_balanced_accuracy": "ridge probe"}
+    lines = [
+        f"{title} balanced accuracy of the teacher: before {first[name]:.3f}, after {last[name]:.3f}"
+        for name, title in names.items()
+    ]
+    lines[0] += f" (colour histogram {first['histogram_knn_balanced_accuracy']:.3f})"
+    best = loop.notes.best
+    if best.get("score", 0.0) > last["knn_balanced_accuracy"]:
+        lines.append(
+            f"best checkpoint: step {best['step']} with {best['score']:.3f}, kept in {loop.workdir}/checkpoints"
+        )
+    what = (
+        "synthetic tiles, not histology" if loop.config.data.train.startswith("synthetic") else loop.config.data.train
+    )
+    return [*lines, f"judged on {len(loop.tiles.labels) - loop.tiles.fit} tiles, {loop.tiles.how} ({what})"]
+
+
+def next_command(loop: Loop) -> str:
+    """The command to type for other tiles."""
+    config = "configs/small_cpu.py" if jax.default_backend() == "cpu" else "configs/nct_vits14.py"
+    return f"python -m histojax.train --config {config} --workdir runs/mine --config.data.train=YOUR_TILES"

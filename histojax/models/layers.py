@@ -1,0 +1,100 @@
+"""Layers shared by the transformer encoders."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
+
+ATTENTION = ("einsum", "xla", "cudnn")
+
+
+def init_normal(std: float) -> nnx.initializers.Initializer:
+    """Initialiser normal(0, std), not truncated: torch's trunc_normal_ cuts at +-2 absolute, 100 sigma here."""
+    return nnx.initializers.normal(std)
+
+
+def init_uniform(bound: float) -> nnx.initializers.Initializer:
+    """Initialiser U(-bound, bound), the default of torch's Linear and Conv for bound = 1/sqrt(fan in)."""
+
+    def init(key, shape, dtype=jnp.float32, out_sharding=None):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+def attention(q: jax.Array, k: jax.Array, v: jax.Array, how: str = "einsum") -> jax.Array:
+    """Softmax attention, (B, T, H, d) from queries (B, T, H, d), keys and values (B, S, H, d), scaled by d**-0.5.
+
+    `how`: "einsum" is fastest on CPUs ((B, H, T, d) products, divided by the softmax sum after the second one);
+    "xla" and "cudnn" are the implementations of jax.nn.dot_product_attention ("cudnn": flash attention, needs an
+    NVIDIA GPU and 16-bit inputs). Softmax statistics are float32 in all of them.
+    """
+    if how == "einsum":
+        return _attention_einsum(q, k, v)
+    if how == "cudnn":
+        return _attention_cudnn(q, k, v)
+    return jax.nn.dot_product_attention(q, k, v, implementation="xla")
+
+
+def _attention_einsum(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q * q.shape[-1] ** -0.5, k, v))  # (B, H, T, d)
+    logits = jnp.einsum("bhtd,bhsd->bhts", q, k, preferred_element_type=jnp.float32)
+    weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
+    out = jnp.einsum("bhts,bhsd->bhtd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+    return jnp.swapaxes(out / weights.sum(-1, keepdims=True), 1, 2).astype(v.dtype)
+
+
+def _attention_cudnn(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """cuDNN's backward pass wants even lengths (224/14 gives 257 tokens): pad, and mask the padded keys."""
+    batch, length = k.shape[:2]
+    pad = [(0, 0), (0, -length % 8), (0, 0), (0, 0)]
+    q, k, v = (jnp.pad(x, pad) for x in (q, k, v))
+    lengths = jnp.full((batch,), length, jnp.int32)
+    out = jax.nn.dot_product_attention(
+        q, k, v, query_seq_lengths=lengths, key_value_seq_lengths=lengths, implementation="cudnn"
+    )
+    return out[:, :length]
+
+
+def scaled(layer: nnx.Linear, x: jax.Array, gamma: jax.Array | None) -> jax.Array:
+    """gamma * layer(x), LayerScale's `gamma` (D,) multiplied into the weights.
+
+    The gradient of gamma then comes from that of the weights: the product's output, which nothing else needs, is
+    neither kept nor formed again in the backward pass.
+    """
+    assert layer.bias is not None
+    kernel, bias = layer.kernel[...], layer.bias[...]
+    if gamma is not None:
+        kernel, bias = kernel * gamma, bias * gamma
+    x, kernel, bias = layer.promote_dtype((x, kernel, bias), dtype=layer.dtype)
+    return x @ kernel + bias
+
+
+class Mlp(nnx.Module):
+    """Two linear layers with an exact (erf) GELU between."""
+
+    def __init__(self, dim: int, hidden: int, *, dtype, kernel_init, rngs: nnx.Rngs):
+        self.fc1 = nnx.Linear(dim, hidden, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+        self.fc2 = nnx.Linear(hidden, dim, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+
+    def __call__(self, x: jax.Array, gamma: jax.Array | None = None) -> jax.Array:
+        return scaled(self.fc2, jax.nn.gelu(checkpoint_name(self.fc1(x), "ffn"), approximate=False), gamma)
+
+
+class SwiGlu(nnx.Module):
+    """Gated feed-forward: w3(silu(first half of w12 x) * second half)."""
+
+    def __init__(self, dim: int, hidden: int, *, dtype, kernel_init, rngs: nnx.Rngs):
+        self.w12 = nnx.Linear(dim, 2 * hidden, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+        self.w3 = nnx.Linear(hidden, dim, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+
+    def __call__(self, x: jax.Array, gamma: jax.Array | None = None) -> jax.Array:
+        gate, value = jnp.split(checkpoint_name(self.w12(x), "ffn"), 2, axis=-1)
+        return scaled(self.w3, jax.nn.silu(gate) * value, gamma)
+
+
+def swiglu_hidden(dim: int) -> int:
+    """Hidden width of DINOv2's fused SwiGLU: two thirds of 4*dim, rounded up to a multiple of 8."""
+    return (int(4 * dim * 2 / 3) + 7) // 8 * 8

@@ -1,0 +1,272 @@
+"""The vision transformer of DINOv2 (Oquab et al. 2023; facebookresearch/dinov2) in Flax NNX.
+
+One module serves training and inference. Parameters of all blocks are stacked on a leading axis and run by one
+scan, so that forty blocks compile as fast as one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
+
+from histojax.models.layers import Mlp, SwiGlu, attention, init_normal, init_uniform, scaled, swiglu_hidden
+from histojax.models.positions import resample
+
+
+@dataclasses.dataclass(frozen=True)
+class ViTConfig:
+    """Static description of a ViT; the defaults are DINOv2's."""
+
+    dim: int
+    depth: int
+    heads: int
+    patch: int = 14
+    image: int = 518  # side in pixels that the stored position grid belongs to
+    registers: int = 0
+    ffn: str = "mlp"  # or "swiglu"
+    hidden: int | None = None  # feed-forward width; None: 4 * dim, or DINOv2's SwiGLU rule
+    layerscale: float | None = 1e-5  # initial value; None: no LayerScale
+    eps: float = 1e-6
+    positions: str = "cls"  # rows of pos_embed: "cls" + patches, "patches" only, or "all" tokens
+    interpolation: str = "offset"  # see models.positions
+    mask_token: bool = True
+    drop_path: float = 0.0  # stochastic depth while training
+    drop_path_uniform: bool = True
+    attention: str = "einsum"  # see models.layers.attention
+    remat: str = "none"  # "block": keep block inputs only; "dots": the costly products too, see _remat
+    unroll: int = 1  # blocks per scan iteration
+    dtype: Any = jnp.float32  # of the matrix products; parameters, norms and the residual stream stay float32
+
+    @property
+    def grid(self) -> int:
+        """Side of the stored position grid in patches."""
+        return self.image // self.patch
+
+    @property
+    def prefix(self) -> int:
+        """Tokens before the patches: class and registers."""
+        return 1 + self.registers
+
+
+class Attention(nnx.Module):
+    """Multi-head self-attention, one fused qkv product ordered [3, heads, dim / heads]."""
+
+    def __init__(self, c: ViTConfig, rngs: nnx.Rngs):
+        linear = partial(nnx.Linear, dtype=c.dtype, kernel_init=init_normal(0.02), rngs=rngs)
+        self.heads, self.how = c.heads, c.attention
+        self.qkv = linear(c.dim, 3 * c.dim)
+        self.proj = linear(c.dim, c.dim)
+
+    def __call__(self, x: jax.Array, gamma: jax.Array | None = None) -> jax.Array:
+        batch, tokens, dim = x.shape
+        qkv = checkpoint_name(self.qkv(x), "qkv")
+        q, k, v = jnp.unstack(qkv.reshape(batch, tokens, 3, self.heads, dim // self.heads), axis=2)
+        out = attention(q, k, v, self.how).reshape(batch, tokens, dim)
+        return scaled(self.proj, checkpoint_name(out, "attention"), gamma)
+
+
+class LayerScale(nnx.Module):
+    """A learned factor per channel (Touvron et al. 2021)."""
+
+    def __init__(self, dim: int, init: float):
+        self.gamma = nnx.Param(jnp.full((dim,), init, jnp.float32))
+
+
+class Block(nnx.Module):
+    """Pre-norm transformer block; the two residual branches are methods so that stochastic depth can skip them."""
+
+    def __init__(self, c: ViTConfig, rngs: nnx.Rngs):
+        norm = partial(nnx.LayerNorm, c.dim, epsilon=c.eps, use_fast_variance=False, dtype=jnp.float32, rngs=rngs)
+        hidden = c.hidden or (swiglu_hidden(c.dim) if c.ffn == "swiglu" else 4 * c.dim)
+        ffn = SwiGlu if c.ffn == "swiglu" else Mlp
+        self.norm1, self.norm2 = norm(), norm()
+        self.attn = Attention(c, rngs)
+        self.mlp = ffn(c.dim, hidden, dtype=c.dtype, kernel_init=init_normal(0.02), rngs=rngs)
+        if c.layerscale is not None:
+            self.ls1, self.ls2 = LayerScale(c.dim, c.layerscale), LayerScale(c.dim, c.layerscale)
+        self.scaled = c.layerscale is not None
+
+    def attend(self, x: jax.Array) -> jax.Array:
+        return self.attn(self.norm1(x), self.ls1.gamma[...] if self.scaled else None).astype(jnp.float32)
+
+    def feed(self, x: jax.Array) -> jax.Array:
+        return self.mlp(self.norm2(x), self.ls2.gamma[...] if self.scaled else None).astype(jnp.float32)
+
+    def __call__(self, x: jax.Array, rate: float = 0.0, key: jax.Array | None = None, groups: int = 1) -> jax.Array:
+        if not rate or key is None:
+            x = checkpoint_name(x + self.attend(x), "residual")
+            return x + self.feed(x)
+        first, second = jax.random.split(key)
+        x = drop_residual(first, x, self.attend, rate, groups)
+        return drop_residual(second, x, self.feed, rate, groups)
+
+
+def drop_residual(key: jax.Array, x: jax.Array, branch, rate: float, groups: int = 1) -> jax.Array:
+    """x plus `branch` computed for a random subset of the batch only: DINOv2's batch-subset stochastic depth.
+
+    Of the b rows of each of `groups` equal parts, max(floor(b * (1 - rate)), 1) are kept and their residual is
+    scaled by b / kept, so that the expected value is that of no dropping. Shape (B, T, D) in and out.
+    """
+    rows = x.shape[0] // groups
+    kept = max(int(rows * (1 - rate)), 1)
+    keys = jax.random.split(key, groups)
+    index = jax.vmap(lambda k: jax.random.permutation(k, rows)[:kept])(keys)[:, :, None, None]
+    grouped = x.reshape(groups, rows, *x.shape[1:])
+    subset = jnp.take_along_axis(grouped, index, axis=1)
+    residual = branch(subset.reshape(groups * kept, *x.shape[1:])).reshape(subset.shape)
+    add = jax.vmap(lambda part, i, r: part.at[i].add(r * (rows / kept), unique_indices=True))
+    return add(grouped, index[:, :, 0, 0], residual).reshape(x.shape)
+
+
+class ViT(nnx.Module):
+    """Vision transformer encoder; see `__call__`."""
+
+    def __init__(self, config: ViTConfig, rngs: nnx.Rngs):
+        c = self.config = config
+        rows = {"cls": 1, "patches": 0, "all": c.prefix}[c.positions] + c.grid**2
+        bound = (3 * c.patch**2) ** -0.5
+        self.patch_embed = nnx.Linear(
+            3 * c.patch**2,
+            c.dim,
+            dtype=c.dtype,
+            kernel_init=init_uniform(bound),
+            bias_init=init_uniform(bound),
+            rngs=rngs,
+        )
+        self.cls_token = nnx.Param(init_normal(1e-6)(rngs.params(), (1, 1, c.dim), jnp.float32))
+        self.pos_embed = nnx.Param(init_normal(0.02)(rngs.params(), (1, rows, c.dim), jnp.float32))
+        if c.mask_token:
+            self.mask_token = nnx.Param(jnp.zeros((1, c.dim), jnp.float32))
+        if c.registers:
+            self.register_tokens = nnx.Param(init_normal(1e-6)(rngs.params(), (1, c.registers, c.dim), jnp.float32))
+        self.blocks = nnx.split_rngs(splits=c.depth)(nnx.vmap(lambda r: Block(c, r)))(rngs)
+        self.norm = nnx.LayerNorm(c.dim, epsilon=c.eps, use_fast_variance=False, dtype=jnp.float32, rngs=rngs)
+
+    def __call__(
+        self,
+        images: jax.Array,
+        masks: jax.Array | None = None,
+        *,
+        key: jax.Array | None = None,
+        groups: int = 1,
+        frozen_blocks: int = 0,
+    ) -> dict[str, jax.Array]:
+        """Tokens of images (N, H, W, 3), float32 and normalised; sides must be multiples of the patch.
+
+        Returns float32 `cls` (N, D), `registers` (N, R, D), `patches` (N, h*w, D), all after the final norm, and
+        `prenorm` (N, 1+R+h*w, D). Where `masks` (N, h*w) bool is true the mask token replaces the patch. `key`
+        turns on stochastic depth, drawn per one of `groups` equal parts of the batch. No gradient flows through
+        the first `frozen_blocks` blocks or anything before them.
+        """
+        x = self.embed(images, masks)
+        prenorm = self._run_blocks(x, key, groups, frozen_blocks)
+        return self._split(prenorm)
+
+    def intermediate(self, images: jax.Array, blocks: int | tuple[int, ...] = 1, norm: bool = True) -> list[dict]:
+        """Tokens after chosen blocks: the last `blocks` ones, or those numbered in a tuple, in rising order.
+
+        Each is a dict as of `__call__`; registers are never among the patches. `norm` applies the final norm.
+        """
+        depth = self.config.depth
+        wanted = range(depth - blocks, depth) if isinstance(blocks, int) else sorted(blocks)
+        graph, stacked = nnx.split(self.blocks)
+
+        def body(x, params):
+            x = nnx.merge(graph, params)(x)
+            return x, x
+
+        _, every = jax.lax.scan(body, self.embed(images), stacked)
+        return [self._split(every[i], norm) for i in wanted]
+
+    def embed(self, images: jax.Array, masks: jax.Array | None = None) -> jax.Array:
+        """(N, 1+R+h*w, D) float32: patches, mask tokens, positions, then class token and registers in front."""
+        c, (n, height, width, _) = self.config, images.shape
+        size = (height // c.patch, width // c.patch)
+        if (size[0] * c.patch, size[1] * c.patch) != (height, width):
+            raise ValueError(f"image sides {height}x{width} must be multiples of the patch, {c.patch}")
+        x = images.reshape(n, size[0], c.patch, size[1], c.patch, 3).swapaxes(2, 3)
+        x = self.patch_embed(x.reshape(n, size[0] * size[1], -1)).astype(jnp.float32)
+        if masks is not None:
+            x = jnp.where(masks[..., None], self.mask_token[...][None], x)
+        front, patches = self.positions(size)
+        tokens = [self.cls_token[...]] + ([self.register_tokens[...]] if c.registers else [])
+        head = jnp.concatenate(tokens, axis=1) + front
+        return jnp.concatenate([jnp.broadcast_to(head, (n, *head.shape[1:])), x + patches], axis=1)
+
+    def positions(self, size: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+        """Position rows for class and registers (1, 1+R, D), zero where they have none, and patches (1, h*w, D)."""
+        c, table = self.config, self.pos_embed[...]
+        rows = table.shape[1] - c.grid**2
+        front = jnp.pad(table[:, :rows], [(0, 0), (0, c.prefix - rows), (0, 0)])
+        patches = table[:, rows:]
+        if size != (c.grid, c.grid):
+            patches = resample(patches[0], size, c.interpolation)[None]
+        return front, patches
+
+    def _split(self, prenorm: jax.Array, norm: bool = True) -> dict[str, jax.Array]:
+        x, prefix = self.norm(prenorm) if norm else prenorm, self.config.prefix
+        return {"cls": x[:, 0], "registers": x[:, 1:prefix], "patches": x[:, prefix:], "prenorm": prenorm}
+
+    def _run_blocks(self, x: jax.Array, key: jax.Array | None, groups: int, frozen: int) -> jax.Array:
+        c = self.config
+        keys = None if key is None or not c.drop_path else jax.random.split(key, c.depth)
+        if keys is not None and not c.drop_path_uniform:
+            return self._run_unrolled(x, keys, groups, frozen)
+        graph, stacked = nnx.split(self.blocks)
+
+        def body(x, layer):
+            params, layer_key = layer
+            return nnx.merge(graph, params)(x, c.drop_path, layer_key, groups), None
+
+        body = _remat(body, c.remat)
+        if frozen:
+            head = jax.lax.stop_gradient((x, jax.tree.map(lambda p: p[:frozen], (stacked, keys))))
+            x = jax.lax.stop_gradient(jax.lax.scan(body, head[0], head[1], unroll=c.unroll)[0])
+            stacked, keys = jax.tree.map(lambda p: p[frozen:], (stacked, keys))
+        return jax.lax.scan(body, x, (stacked, keys), unroll=c.unroll)[0]
+
+    def _run_unrolled(self, x: jax.Array, keys: jax.Array, groups: int, frozen: int) -> jax.Array:
+        """Rates that differ by block keep different numbers of rows, which a scan cannot express."""
+        c = self.config
+        graph, stacked = nnx.split(self.blocks)
+        for i in range(c.depth):
+            rate = c.drop_path * i / max(c.depth - 1, 1)
+            params = jax.tree.map(lambda p: p[i], stacked)  # noqa: B023
+            body = _remat(lambda x, p, k: nnx.merge(graph, p)(x, rate, k, groups), c.remat)  # noqa: B023
+            x = body(x, params, keys[i])
+            x = jax.lax.stop_gradient(x) if i + 1 == frozen else x
+        return x
+
+
+def _remat(body, how: str):
+    """`body`, recomputed in the backward pass: not at all, but for the big products ("dots"), or whole."""
+    if how == "none":
+        return body
+    policy = None
+    if how == "dots":
+        policy = jax.checkpoint_policies.save_only_these_names("qkv", "attention", "residual", "ffn")
+    return jax.checkpoint(body, prevent_cse=False, policy=policy)
+
+
+SIZES = {  # width, depth, heads of the released models and of small ones for CPUs
+    "vit_micro": (64, 2, 2),
+    "vit_mini": (192, 6, 3),
+    "vit_tiny": (192, 12, 3),
+    "vit_small": (384, 12, 6),
+    "vit_base": (768, 12, 12),
+    "vit_large": (1024, 24, 16),
+    "vit_giant2": (1536, 40, 24),
+}
+
+
+def vit_config(size: str, **changes: Any) -> ViTConfig:
+    """The configuration of a named size; `changes` are fields of ViTConfig."""
+    dim, depth, heads = SIZES[size]
+    fields: dict[str, Any] = {"ffn": "swiglu" if size == "vit_giant2" else "mlp"}
+    return ViTConfig(dim, depth, heads, **{**fields, **changes})

@@ -1,0 +1,76 @@
+"""What a training run carries from step to step."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from histojax.ssl.targets import Centre
+
+Tree = Any
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """All arrays of a run. Trees are {"backbone": ..., "dino_head": ..., ["ibot_head": ...]}, float32."""
+
+    step: jax.Array  # int32, steps done
+    student: Tree
+    teacher: Tree
+    moments: optax.ScaleByAdamState
+    centres: dict[str, Centre]  # "dino", "ibot"; stay zero with Sinkhorn
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain nested dicts, for checkpoints that outlive these classes."""
+        return {
+            "step": self.step,
+            "student": self.student,
+            "teacher": self.teacher,
+            "moments": self.moments._asdict(),
+            "centres": {k: dataclasses.asdict(c) for k, c in self.centres.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, d: dict[str, Any]) -> TrainState:
+        """The inverse of `as_dict`."""
+        centres = {k: Centre(**c) for k, c in d["centres"].items()}
+        return cls(d["step"], d["student"], d["teacher"], optax.ScaleByAdamState(**d["moments"]), centres)
+
+
+def state_sharding(state: TrainState, mesh: Mesh, fsdp: bool) -> TrainState:
+    """A sharding for each leaf of `state` (arrays or shapes) over the mesh axis "data": replicated, or with
+    `fsdp` the last divisible axis of every large leaf is split (never the leading axis of stacked blocks)."""
+    devices = mesh.shape["data"]
+
+    def shard(leaf) -> NamedSharding:
+        spec: list[str | None] = [None] * len(leaf.shape)
+        if fsdp and np.prod(leaf.shape) >= 2**14:
+            for axis in reversed(range(len(leaf.shape))):
+                if leaf.shape[axis] % devices == 0 and (axis or len(leaf.shape) == 1):
+                    spec[axis] = "data"
+                    break
+        return NamedSharding(mesh, PartitionSpec(*spec))
+
+    return jax.tree.map(shard, state)
+
+
+def ema(teacher: Tree, student: Tree, momentum: jax.Array) -> Tree:
+    """The teacher moved towards the student: momentum * teacher + (1 - momentum) * student."""
+    return jax.tree.map(lambda t, s: momentum * t + (1 - momentum) * s, teacher, student)
+
+
+def parameter_count(tree: Tree) -> int:
+    """Numbers in a tree of arrays or shapes."""
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
+
+
+def finite(tree: Tree) -> jax.Array:
+    """Whether every number of the tree is finite, a bool scalar."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))

@@ -1,0 +1,152 @@
+"""What is written beside exported weights: card.json for programs, README.md for people and for model hubs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from histojax.weights.library_configs import InputRule, Shape, meta_call
+from histojax.weights.licence import Link, as_rows, verdict, warnings_of
+
+METHODS = {  # of pos_embed.MODES, in words
+    "exact": "bicubic, step G / g, no antialias",
+    "offset": "bicubic, step G / (g + 0.1), no antialias: facebookresearch/dinov2 without registers",
+    "antialias": "bicubic, antialiased: timm, and facebookresearch/dinov2 with registers",
+    "antialias-offset": "bicubic, antialiased, step G / (g + 0.1)",
+}
+_HUB_LICENCES = {"apache-2.0", "mit", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-nd-4.0", "cc-by-sa-4.0", "gpl-3.0"}
+
+
+def position_statement(grid: int, image: int, how: str = "as stored in the source") -> str:
+    """Return the sentences on the position grid that every export carries."""
+    return (
+        f"The position grid is {grid} x {grid}, for {image} px input ({how}). At this size every library "
+        "gives the same features. At any other size they differ, because each resamples the grid in its own "
+        "way: facebookresearch/dinov2 bicubic with 0.1 added to the scale (with registers: antialiased, no "
+        "offset), timm always antialiased, transformers its own variant."
+    )
+
+
+def resampled(old: int, new: int, mode: str) -> str:
+    """Return how a stored grid came about."""
+    return f"resampled from {old} x {old} to {new} x {new} by {mode!r}: {METHODS[mode]}"
+
+
+def card_of(
+    facts: Mapping[str, Any],
+    chain: Sequence[Link],
+    *,
+    layout: str,
+    family: str,
+    parameters: int,
+    file: str,
+    sha256: str,
+    rule: InputRule | None,
+    shape: Shape | None,
+    positions: str,
+) -> dict[str, Any]:
+    """Return the content of card.json: the facts given, and what follows from the file."""
+    out: dict[str, Any] = {**facts, "family": family, "layout": layout, "parameters": parameters}
+    if shape is not None:
+        out["architecture"] = asdict(shape)
+    out["weights"] = {"file": file, "sha256": sha256}
+    if rule is not None:
+        out["preprocessing"] = asdict(rule)
+    if positions:
+        out["positions"] = positions
+    out["licences"] = as_rows(chain)
+    out["commercial_use"], out["derivatives"] = verdict(chain, "commercial"), verdict(chain, "derivatives")
+    return out
+
+
+def readme(card: Mapping[str, Any], chain: Sequence[Link], shape: Shape | None) -> str:
+    """Return the text of README.md, a model card with the header that model hubs read."""
+    rows = _header(card, chain)
+    rows += [f"# {card.get('name') or card.get('encoder') or 'Weights written by histojax'}", ""]
+    for warning in warnings_of(chain):
+        rows += [f"> **{warning[0].upper()}{warning[1:]}.**", ""]
+    rows += [str(card.get("what", "Weights of an image encoder.")), "", "## Load", "", *_how_to_load(card, shape), ""]
+    rows += ["## Input and features", "", *_input(card), ""]
+    rows += ["## Licences", "", *_licences(chain), "", "## Facts", "", *_facts(card), ""]
+    rows += ["`card.json` beside this file has everything in machine-readable form.", ""]
+    return "\n".join(rows)
+
+
+def _header(card: Mapping[str, Any], chain: Iterable[Link]) -> list[str]:
+    names = {one.licence.lower() for one in chain}
+    known = names.pop() if len(names) == 1 and names <= _HUB_LICENCES else "other"
+    library = {"timm": "timm", "hf": "transformers"}.get(str(card["layout"]), "histojax")
+    return [
+        "---",
+        f"license: {known}",
+        f"library_name: {library}",
+        "pipeline_tag: image-feature-extraction",
+        "tags: [histopathology, histojax]",
+        "---",
+        "",
+    ]
+
+
+def _how_to_load(card: Mapping[str, Any], shape: Shape | None) -> list[str]:
+    layout, family = card["layout"], card["family"]
+    tensors = 'safetensors.torch.load_file("model.safetensors")'
+    if layout == "timm":
+        code = ["import timm", 'model = timm.create_model("local-dir:THIS_FOLDER", pretrained=True).eval()']
+    elif layout == "hf":
+        code = ["from transformers import AutoModel", 'model = AutoModel.from_pretrained("THIS_FOLDER").eval()']
+    elif layout == "meta" and shape is not None:
+        code = [
+            "from functools import partial",
+            "import safetensors.torch",
+            "from dinov2.layers import MemEffAttention, NestedTensorBlock as Block",
+            "from dinov2.models.vision_transformer import DinoVisionTransformer",
+            f"model = {meta_call(shape)}.eval()",
+            f"model.load_state_dict({tensors}, strict=True)",
+        ]
+    elif layout == "histojax":
+        code = ["from histojax.weights.read import read_tree", 'family, _, tree, *_ = read_tree("THIS_FOLDER")']
+    else:
+        code = ["import safetensors.torch", f"tensors = {tensors}  # names of {family}, {layout}"]
+    return ["```python", *code, "```"]
+
+
+def _input(card: Mapping[str, Any]) -> list[str]:
+    rows = []
+    if rule := card.get("preprocessing"):
+        crop = f", centre crop {rule['crop']}" if rule["crop"] else ""
+        rows.append(
+            f"RGB; shorter side to {rule['size']} px ({rule['filter']}){crop}; scaled to 0..1; mean "
+            f"{tuple(rule['mean'])}, standard deviation {tuple(rule['std'])}."
+        )
+    if feature := card.get("feature"):
+        rows.append(f"Feature: {feature}.")
+    if positions := card.get("positions"):
+        rows += ["", str(positions)]
+    return rows or ["Not known to the program that wrote this file."]
+
+
+def _licences(chain: Sequence[Link]) -> list[str]:
+    if not chain:
+        return ["No published weights went into this file: it was trained from random parameters."]
+    rows = ["This file is derived from, and comes under the terms of:", ""]
+    for one in chain:
+        digest = f", SHA-256 `{one.sha256}`" if one.sha256 else ""
+        rows.append(f"- {one.terms()}{f', file `{one.file}`' if one.file else ''}{digest}")
+    return rows
+
+
+def _facts(card: Mapping[str, Any]) -> list[str]:
+    rows = [f"- parameters: {card['parameters']:,}", f"- SHA-256 of the weights: `{card['weights']['sha256']}`"]
+    wanted = ("encoder", "mpp", "steps", "images_seen", "before", "after", "data", "source", "histojax")
+    rows += [f"- {name.replace('_', ' ')}: {_shown(card[name])}" for name in wanted if card.get(name)]
+    return rows
+
+
+def _shown(value: Any) -> str:
+    """Return a value for people: numbers short, groups in one line."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{str(key).replace('_', ' ')} {_shown(inner)}" for key, inner in value.items())
+    if isinstance(value, (list, tuple)):
+        return "; ".join(map(_shown, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,158 @@
+"""Torch-free reading of weight files: .pth (zip and the older format), safetensors, and shards of either.
+
+Opening a file reads its directory only. A tensor's bytes are read when its `.numpy()` is called, so one tower of a
+4.5 GB multi-modal file costs no more than that tower.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import ml_dtypes
+import numpy as np
+
+from histojax.errors import UserError
+from histojax.weights.lazy import Checkpoint, LazyTensor, Storage, row_major
+from histojax.weights.torch_file import read_legacy, read_zip
+from histojax.weights.unwrap import unwrap
+
+_SAFE_DTYPES: dict[str, Any] = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "F8_E4M3": ml_dtypes.float8_e4m3fn,
+    "F8_E5M2": ml_dtypes.float8_e5m2,
+    **{
+        f"{sign}{bits}": np.dtype(f"{name}{bits}")
+        for sign, name in (("I", "int"), ("U", "uint"))
+        for bits in (8, 16, 32, 64)
+    },
+    "BOOL": np.bool_,
+}
+_FOLDER_NAMES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+
+
+def read_tensors(path: str | Path, *, which: str | None = None) -> Checkpoint:
+    """Return the tensors of a weight file, as stored, under their own names.
+
+    Args:
+        path: a .pth / .pt / .bin / .ckpt / .torch / .safetensors file, an index of shards (*.index.json), or a
+            folder that holds one of these.
+        which: "teacher" or "student" where a file has both; None takes the teacher and notes it.
+
+    Raises:
+        UserError: missing, truncated or unknown files; what to do is said.
+    """
+    path = _file_of(Path(path))
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        head = file.read(64)
+        _refuse_strangers(path, head, size)
+        if path.name.endswith(".index.json"):
+            return _read_shards(path, which)
+        if head[:4] == b"PK\x03\x04":
+            return unwrap(Checkpoint(path, "zip .pth", {}), read_zip(path, size), which)
+        if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
+            return _read_safetensors(path, file, size)
+        if head[:1] == b"\x80":
+            return unwrap(Checkpoint(path, "legacy .pth", {}), read_legacy(path, file, size), which)
+    if path.suffix == ".safetensors":
+        raise UserError(f"{path}: not a whole safetensors file ({size} bytes); download it again")
+    raise UserError(f"{path}: neither a PyTorch file nor safetensors (it starts with {head[:8]!r})")
+
+
+def _file_of(path: Path) -> Path:
+    """Return the file to read: the path itself, or the one weight file of a folder."""
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder; give the path of a .pth or .safetensors file")
+    if not path.is_dir():
+        return path
+    known = [path / name for name in _FOLDER_NAMES if (path / name).is_file()]
+    if known:
+        return known[0]
+    found = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".torch"))
+    if len(found) == 1:
+        return found[0]
+    listing = ", ".join(p.name for p in found) or "none"
+    raise UserError(f"{path}: expected one weight file in the folder, found {listing}; name the file itself")
+
+
+def _refuse_strangers(path: Path, head: bytes, size: int) -> None:
+    """Raise for files that look like something else that often ends up under this name."""
+    if size == 0:
+        raise UserError(f"{path}: the file is empty; the download failed, get it again")
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+        raise UserError(
+            f"{path}: this is a web page, not weights; the link needs a login or was wrong: download by hand"
+        )
+    if head.startswith(b"version https://git-lfs"):
+        raise UserError(f"{path}: this is a git-lfs pointer, not the weights; run `git lfs pull` or download the file")
+    if head.startswith(b"\x93NUMPY"):
+        raise UserError(f"{path}: this is a numpy file, not a PyTorch one")
+
+
+# safetensors
+
+
+def _read_safetensors(path: Path, file: BinaryIO, size: int) -> Checkpoint:
+    file.seek(0)
+    length = int.from_bytes(file.read(8), "little")
+    start = 8 + length
+    if start > size:
+        raise UserError(f"{path}: truncated: its header needs {start} bytes, the file has {size}; download it again")
+    try:
+        header = json.loads(file.read(length))
+        metadata = header.pop("__metadata__", {}) or {}
+        tensors = {name: _safe_tensor(path, name, entry, start, size) for name, entry in header.items()}
+    except UserError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path}: the safetensors header is damaged ({error}); download it again") from None
+    return Checkpoint(path, "safetensors", tensors, other={key: str(value)[:80] for key, value in metadata.items()})
+
+
+def _safe_tensor(path: Path, name: str, entry: Mapping[str, Any], start: int, size: int) -> LazyTensor:
+    kind, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+    if kind not in _SAFE_DTYPES:
+        raise UserError(f"{path}: {name} has type {kind}, which is not supported")
+    dtype = np.dtype(_SAFE_DTYPES[kind])
+    if not all(isinstance(n, int) and n >= 0 for n in (*shape, begin, end)):
+        raise TypeError(f"{name} has shape {shape}")
+    if end - begin != math.prod(shape) * dtype.itemsize:
+        raise TypeError(f"{name} {kind} {shape} does not fit its {end - begin} bytes")
+    if start + end > size:
+        raise UserError(f"{path}: truncated: {name} ends at byte {start + end}, the file has {size}; download it again")
+    storage = Storage(dtype, math.prod(shape), start + begin)
+    return LazyTensor(shape, dtype, path, storage, 0, row_major(shape))
+
+
+def _read_shards(path: Path, which: str | None) -> Checkpoint:
+    try:
+        shards = json.loads(path.read_text())["weight_map"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise UserError(f"{path}: not an index of shards (no weight_map)") from None
+    names = sorted(set(shards.values()))
+    if any(not isinstance(name, str) or Path(name).name != name for name in names):
+        raise UserError(f"{path}: the index names files outside its folder: {names}")
+    missing = [name for name in names if not (path.parent / name).is_file()]
+    if missing:
+        raise UserError(
+            f"{path}: {len(missing)} of {len(names)} shards are missing: {', '.join(missing)}; download them"
+        )
+    parts = {name: read_tensors(path.parent / name, which=which) for name in names}
+    absent = [f"{name} (in {shard})" for name, shard in shards.items() if name not in parts[shard].tensors]
+    if absent:
+        raise UserError(f"{path}: the shards lack {len(absent)} tensors of the index: {', '.join(absent[:6])}")
+    safe = all(part.container == "safetensors" for part in parts.values())
+    tensors = {name: parts[shard].tensors[name] for name, shard in shards.items()}
+    return Checkpoint(path, "sharded safetensors" if safe else "sharded .bin", tensors)

@@ -1,0 +1,130 @@
+"""Which network a file is of and which layout it has, judged by its tensors' names alone, with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from histojax.errors import UserError
+from histojax.weights.layouts import Layout, beit, dinov3, imagebind, resnet, sam, swin
+from histojax.weights.layouts.dinov2 import META
+from histojax.weights.layouts.hf_dinov2 import HF_DINOV2
+from histojax.weights.layouts.hf_vit import HF_VIT
+from histojax.weights.layouts.timm_vit import TIMM
+
+VIT_LAYOUTS: tuple[Layout, ...] = (META, TIMM, HF_DINOV2, HF_VIT)
+LAYOUTS: tuple[Layout, ...] = (
+    *VIT_LAYOUTS,
+    *resnet.LAYOUTS,
+    *sam.LAYOUTS,
+    *beit.LAYOUTS,
+    *imagebind.LAYOUTS,
+    *swin.LAYOUTS,
+    *dinov3.LAYOUTS,
+)
+FAMILIES = {  # family: what it is called in messages
+    "vit": "ViT",
+    "resnet": "ResNet",
+    "sam": "SAM image encoder",
+    "beit": "BEiT or data2vec-vision",
+    "imagebind": "ImageBind",
+    "swin": "Swin transformer",
+    "dinov3": "DINOv3",
+}
+_STRANGERS = {  # part of a name: what has such names and is not read here
+    "text_model.": "a CLIP model with its text tower",
+    "visual.transformer.resblocks.": "an OpenAI CLIP model",
+    "visual.trunk.": "an open_clip or CoCa model (CONCH)",
+    "beit3.": "a BEiT-3 model (MUSK)",
+    "resnet.encoder.stages.": "a ResNet of Hugging Face transformers",
+    "stages.0.blocks.": "a ConvNeXt",
+    "attention_c.": "an attention-MIL head",
+    "transformer.layers.": "a transformer over features (a MIL head), not an image encoder",
+    # transformers 5 renames modules in memory, but not in the files that it writes
+    ".attention.q_proj.": "a state dict of transformers 5 in memory: write it with model.save_pretrained(folder)",
+}
+
+
+def detect_layout(names: Iterable[str], layouts: Iterable[Layout] = LAYOUTS) -> list[tuple[Layout, str]]:
+    """Return the layouts that fit the tensor names (clean ones, see unwrap.clean_names), each with the reason."""
+    known = set(names)
+    return [(layout, why) for layout in layouts if (why := layout.recognise(known))]
+
+
+def the_layout(
+    names: Iterable[str],
+    layouts: Iterable[Layout] = LAYOUTS,
+    *,
+    family: str | None = None,
+    want: str | None = None,
+    file: Any = "weights",
+) -> tuple[Layout, str]:
+    """Return the one layout that fits, and why.
+
+    Args:
+        layouts: the candidates.
+        family: the network that the weights are for, if known; a file of another one is refused by name.
+        want: the layout's name, if it is known. Where one layout has that name it is not questioned; where several
+            have ("hf" is in many families) the names in the file choose among them.
+        file: named in messages.
+
+    Raises:
+        UserError: none or several fit, or one of another family; the candidates are listed.
+    """
+    names, layouts = sorted(names), tuple(layouts)
+    check_family(family)
+    if want is not None:
+        layouts = _named(want, layouts, family)
+        if len(layouts) == 1:
+            return layouts[0], "as asked for"
+    found = detect_layout(names, layouts)
+    own = [pair for pair in found if family in (None, pair[0].family)]
+    if len(own) == 1:
+        return own[0]
+    if own:
+        raise UserError(f"{file}: the names fit several layouts: {_listing(own)}. Say which one with --layout")
+    if found:
+        raise UserError(
+            f"{file}: these are weights of another architecture, {_listing(found)}; expected {FAMILIES[family or '']}"
+        )
+    raise UserError(f"{file}: {_nothing_fits(names, layouts, family)}")
+
+
+def check_family(family: str | None) -> None:
+    """Raise UserError for a family that does not exist."""
+    if family is not None and family not in FAMILIES:
+        raise UserError(f"unknown family {family!r}; known are {', '.join(FAMILIES)}")
+
+
+def layouts_of(family: str) -> dict[str, Layout]:
+    """Return the layouts of a family by name."""
+    return {layout.name: layout for layout in LAYOUTS if layout.family == family}
+
+
+def title(layout: Layout) -> str:
+    """Return what a layout is called in messages: its name and the family's."""
+    return f"{layout.name} of {FAMILIES[layout.family]}"
+
+
+def _named(want: str, layouts: tuple[Layout, ...], family: str | None) -> tuple[Layout, ...]:
+    """Return the layouts called `want`, or else those whose name begins so ("hf" of "hf-vit")."""
+    own = [layout for layout in layouts if family in (None, layout.family)]
+    exact = tuple(layout for layout in own if layout.name == want)
+    kin = tuple(layout for layout in own if layout.name.partition("-")[0] == want)
+    if not kin and not exact:
+        known = ", ".join(dict.fromkeys(layout.name for layout in own))
+        raise UserError(f"unknown layout {want!r}; known are {known}")
+    return kin or exact
+
+
+def _listing(found: list[tuple[Layout, str]]) -> str:
+    return "; ".join(f"{title(layout)} ({why})" for layout, why in found)
+
+
+def _nothing_fits(names: list[str], layouts: tuple[Layout, ...], family: str | None) -> str:
+    shown = ", ".join(names[:5])
+    for mark, what in _STRANGERS.items():
+        if any(mark in f".{name}" for name in names):
+            return f"this looks like {what}, which is not read here; the first names are {shown}"
+    choices = ", ".join(title(layout) for layout in layouts if family in (None, layout.family))
+    return f"the names of its {len(names)} tensors fit none of the layouts {choices}; the first are {shown}"

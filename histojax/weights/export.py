@@ -1,0 +1,228 @@
+"""Write a network as safetensors that others load: timm, transformers, facebookresearch/dinov2, or histojax again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+
+from histojax.errors import UserError
+from histojax.weights import own
+from histojax.weights.card import card_of, position_statement, readme
+from histojax.weights.detect import FAMILIES, layouts_of
+from histojax.weights.fetch import file_sha256
+from histojax.weights.layouts import Layout
+from histojax.weights.library_configs import (
+    InputRule,
+    Shape,
+    architecture,
+    hf_config,
+    hf_dinov3_config,
+    hf_preprocessor,
+    meta_call,
+    timm_config,
+    timm_entry,
+)
+from histojax.weights.licence import CARD, Link, chain_of_card
+from histojax.weights.vit_tree import with_class_row
+
+WEIGHTS, CONFIG, README, PREPROCESSOR = "model.safetensors", "config.json", "README.md", "preprocessor_config.json"
+FILES = (WEIGHTS, CONFIG, README, PREPROCESSOR, CARD)
+TARGETS: dict[str, tuple[str, ...]] = {  # family: what it can be written as, besides our own layout
+    "vit": ("meta", "timm", "hf"),
+    "dinov3": ("hf",),
+    "resnet": ("timm", "torchvision"),
+    "sam": ("meta", "timm", "hf"),
+    "beit": ("unilm", "hf"),
+    "swin": ("ctranspath", "timm"),
+    "imagebind": (),
+}
+_SAM_TIMM = {768: "samvit_base_patch16", 1024: "samvit_large_patch16", 1280: "samvit_huge_patch16"}
+
+
+def write_export(
+    out_dir: str | Path,
+    tree: Mapping[str, Any],
+    layout: str,
+    card: Mapping[str, Any],
+    *,
+    family: str = "vit",
+    chain: Sequence[Link] | None = None,
+    heads: int | None = None,
+    eps: float = 1e-6,
+    rule: InputRule | None = None,
+    positions: str = "as stored in the source",
+) -> Path:
+    """Return the path of the weights in `out_dir`: model.safetensors, card.json, README.md and the library's configs.
+
+    Load them with `timm.create_model("local-dir:<out_dir>", pretrained=True)`, with
+    `AutoModel.from_pretrained("<out_dir>")`, or by `load_state_dict` under Meta's names.
+
+    Args:
+        out_dir: created; an older export in it is replaced once the new one is whole.
+        tree: the network's parameters.
+        layout: "histojax", or one of TARGETS[family].
+        card: JSON-able facts to keep with the file (source, run, scores ...).
+        family: which network it is, a key of detect.FAMILIES.
+        chain: licences that the weights come under; default: those that the card tells.
+        heads: attention heads of a ViT; default: 64 channels each, as in all DINOv2 models.
+        eps: of its LayerNorms.
+        rule: preprocessing, for the configs; default for a ViT: resize and crop to its size, ImageNet's mean.
+        positions: how the position grid came about, see card.position_statement.
+
+    Raises:
+        UserError: unknown layout, or a tree that the layout cannot express.
+    """
+    check_target(family, layout)
+    links = chain_of_card(card) if chain is None else tuple(chain)
+    shape = architecture(tree, heads, eps) if family == "vit" else None
+    if shape is not None and rule is None:
+        rule = InputRule(shape.image, shape.image)
+    statement = position_statement(shape.image // shape.patch, shape.image, positions) if shape else ""
+    configs = _configs(family, layout, tree, shape, rule)
+    tensors = _layout(family, layout, tree).write(_prepared(dict(tree), family, layout))
+    out_dir = Path(out_dir)
+    with _written_whole(out_dir) as temporary:
+        save_file(tensors, temporary / WEIGHTS, metadata=_metadata(family, layout, links, statement))
+        for name, content in configs.items():
+            _write_json(temporary / name, content)
+        full = card_of(
+            card,
+            links,
+            layout=layout,
+            family=family,
+            parameters=_parameters(tensors),
+            file=WEIGHTS,
+            sha256=file_sha256(temporary / WEIGHTS),
+            rule=rule,
+            shape=shape,
+            positions=statement,
+        )
+        _write_json(temporary / CARD, full)
+        (temporary / README).write_text(readme(full, links, shape), encoding="utf-8")
+    return out_dir / WEIGHTS
+
+
+def check_target(family: str, layout: str) -> None:
+    """Raise UserError if a family cannot be written in a layout."""
+    if layout not in (*TARGETS[family], own.NAME):
+        known = ", ".join((*TARGETS[family], own.NAME))
+        raise UserError(f"unknown layout {layout!r}: {FAMILIES[family]} can be written as {known}")
+
+
+def _layout(family: str, layout: str, tree: Mapping[str, Any]) -> Layout:
+    if layout == own.NAME:
+        return own.layout_of(family)
+    if family == "resnet":  # timm has torchvision's names
+        layout = "torchvision"
+    if family == "dinov3" and "gate" in tree["blocks"]["mlp"]:
+        layout += "-gated"
+    return layouts_of(family)[layout]
+
+
+def _prepared(tree: dict[str, Any], family: str, layout: str) -> dict[str, Any]:
+    """Return an equal tree with the parts that the library's network has in every model."""
+    if family == "vit" and layout in ("meta", "hf"):
+        tree = with_class_row(tree)
+        dim = tree["cls_token"].shape[-1]
+        tree.setdefault("mask_token", np.zeros((1, dim), np.float32))
+        blocks = tree["blocks"]
+        if layout == "hf" and "ls1" not in blocks:
+            ones = {"gamma": np.ones(blocks["norm1"]["scale"].shape, np.float32)}
+            tree["blocks"] = {**blocks, "ls1": ones, "ls2": ones}
+    if family == "dinov3":
+        tree.setdefault("mask_token", np.zeros((1, tree["cls_token"].shape[-1]), np.float32))
+    return tree
+
+
+def _configs(
+    family: str, layout: str, tree: Mapping[str, Any], shape: Shape | None, rule: InputRule | None
+) -> dict[str, dict[str, Any]]:
+    """Return {file name: content} of what the library reads beside the weights."""
+    if shape is not None and rule is not None:
+        if layout == "meta":
+            meta_call(shape)  # raises if Meta's class cannot express it
+        if layout == "timm":
+            return {CONFIG: timm_config(shape, rule)}
+        if layout == "hf":
+            return {CONFIG: hf_config(shape), PREPROCESSOR: hf_preprocessor(shape.image, rule)}
+    if family == "dinov3" and layout == "hf":
+        return {CONFIG: hf_dinov3_config(tree)}
+    if layout == "timm" and family == "resnet" and rule is not None:
+        blocks = [len(tree[f"layer{i}"]) for i in range(1, 5) if f"layer{i}" in tree]
+        if blocks != [3, 4, 6, 3]:
+            raise UserError(f"timm has no ResNet with stages of {blocks} blocks: export as torchvision (names only)")
+        side = rule.crop or rule.size
+        return {CONFIG: timm_entry("resnet50", 2048, rule, side, "conv1", "fc", "avg", {}, fixed=False)}
+    if layout == "timm" and family == "sam" and rule is not None:
+        name = _SAM_TIMM.get(tree["patch_embed"]["kernel"].shape[-1])
+        if name is not None:
+            return {CONFIG: timm_entry(name, 256, rule, rule.size, "patch_embed.proj", "head.fc", "avg", {})}
+    return {}
+
+
+def _metadata(family: str, layout: str, chain: Sequence[Link], statement: str) -> dict[str, str]:
+    facts = {"format": "pt"} if layout != own.NAME else {own.FAMILY: family}
+    if chain:
+        facts["licence"] = "; ".join(one.terms() for one in chain)
+    return facts | ({"positions": statement} if statement else {})
+
+
+def _parameters(tensors: Mapping[str, np.ndarray]) -> int:
+    """Return the number of parameters; running statistics of BatchNorm are none."""
+    statistics = (".running_mean", ".running_var", "/mean", "/var")
+    return sum(int(array.size) for name, array in tensors.items() if not name.endswith(statistics))
+
+
+@contextlib.contextmanager
+def _written_whole(out_dir: Path) -> Iterator[Path]:
+    """Yield a folder beside `out_dir`; its files are put in place when the block ends, and only if it ends well."""
+    if out_dir.exists() and not out_dir.is_dir():
+        raise UserError(f"{out_dir}: is a file; name a folder")
+    strangers = [name for name in FILES if (out_dir / name).exists()] if not (out_dir / CARD).exists() else []
+    if strangers:
+        raise UserError(
+            f"{out_dir}: holds {strangers[0]}, which no export wrote ({CARD} is missing); name a new folder"
+        )
+    temporary = None
+    try:
+        out_dir.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}.", dir=out_dir.parent))
+        yield temporary
+        _publish(temporary, out_dir)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{out_dir}: cannot be written ({error}); make room or name another folder") from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
+
+
+def _publish(folder: Path, out_dir: Path) -> None:
+    """Put the finished files in place: the folder at once if it is new, else one by one, the card last."""
+    files = sorted(folder.iterdir(), key=lambda path: (path.name == CARD, path.name))
+    for path in files:
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+    if not out_dir.exists():
+        folder.chmod(0o755)  # mkdtemp makes it private
+        os.rename(folder, out_dir)
+        return
+    (out_dir / CARD).unlink(missing_ok=True)  # no card: not whole
+    for name in FILES:
+        if not (folder / name).exists():  # of an older export in another layout
+            (out_dir / name).unlink(missing_ok=True)
+    for path in files:
+        os.replace(path, out_dir / path.name)

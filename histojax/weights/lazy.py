@@ -1,0 +1,92 @@
+"""Tensors that are still in their file."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from histojax.errors import UserError
+
+
+@dataclass
+class Storage:
+    """Flat memory of one or more tensors: where it lies in the file."""
+
+    dtype: np.dtype
+    count: int
+    start: int = -1
+
+
+@dataclass
+class LazyTensor:
+    """A tensor that is still in its file. Shape and dtype are known; `.numpy()` reads the bytes it covers."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    path: Path
+    storage: Storage
+    offset: int  # elements from the start of the storage
+    strides: tuple[int, ...]  # in elements
+
+    def numpy(self) -> np.ndarray:
+        """Return a new array; bfloat16 and float8 as ml_dtypes types."""
+        if 0 in self.shape:
+            return np.zeros(self.shape, self.dtype)
+        size = self.dtype.itemsize
+        count = span(self.shape, self.strides) * size
+        data = np.fromfile(self.path, np.uint8, count, offset=self.storage.start + self.offset * size)
+        if len(data) != count:
+            raise UserError(f"{self.path}: ended inside a tensor; it changed or is truncated: download it again")
+        flat = data.view(self.dtype)
+        if self.strides == row_major(self.shape):
+            return flat.reshape(self.shape)
+        view = np.lib.stride_tricks.as_strided(flat, self.shape, [step * size for step in self.strides])
+        return np.array(view, order="C")
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        value = self.numpy()
+        return value if dtype is None else value.astype(dtype)
+
+
+@dataclass
+class Array:
+    """A tensor at hand already (a numpy array inside a pickle), with the interface of LazyTensor."""
+
+    value: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.value.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.value.dtype
+
+    def numpy(self) -> np.ndarray:
+        return np.array(self.value)
+
+
+@dataclass
+class Checkpoint:
+    """What a file holds: `tensors` by name, read lazily, and how they were found."""
+
+    path: Path
+    container: str  # "zip .pth", "legacy .pth", "safetensors", "sharded safetensors", "sharded .bin"
+    tensors: dict[str, Any]
+    wrapper: str = ""  # keys that were unwrapped, e.g. "teacher" or "model/state_dict"
+    other: dict[str, str] = field(default_factory=dict)  # non-tensor keys and what they are
+    notes: list[str] = field(default_factory=list)
+    sides: tuple[str, ...] = ()  # "teacher", "student": those with a top-level key of their own
+
+
+def span(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    """Return the number of elements from the first to the last one of a view, both included."""
+    return 1 + sum((n - 1) * step for n, step in zip(shape, strides))
+
+
+def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))

@@ -1,0 +1,271 @@
+"""What other libraries want beside the weights of a ViT: config.json of timm and transformers, Meta's constructor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from histojax.errors import UserError
+from histojax.weights.vit_tree import grid_of, positions_of
+
+_TIMM_SIZES = {384: ("small", 12), 768: ("base", 12), 1024: ("large", 24), 1536: ("giant", 40)}  # dim: name, depth
+_PILLOW = {"bilinear": 2, "bicubic": 3}
+
+
+@dataclass(frozen=True)
+class InputRule:
+    """How tiles become the network's input: resize the shorter side, crop the centre, (x / 255 - mean) / std."""
+
+    size: int
+    crop: int | None
+    filter: str = "bicubic"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a ViT's tree says of its network, and the two things it does not say: heads and epsilon."""
+
+    dim: int
+    depth: int
+    heads: int
+    patch: int
+    image: int  # side in pixels that the position grid is for
+    registers: int
+    ffn: str  # "mlp" or "swiglu"
+    hidden: int
+    layerscale: bool
+    positions: str  # see vit_tree.positions_of
+    eps: float = 1e-6
+
+
+def architecture(tree: Mapping[str, Any], heads: int | None = None, eps: float = 1e-6) -> Shape:
+    """Return the shape of a ViT's tree; heads default to 64 channels each.
+
+    Raises:
+        UserError: the width is no multiple of 64 and the heads are not given.
+    """
+    depth, dim, _ = tree["blocks"]["attn"]["qkv"]["kernel"].shape
+    mlp = tree["blocks"]["mlp"]
+    swiglu = "w3" in mlp
+    patch = round((tree["patch_embed"]["kernel"].shape[0] / 3) ** 0.5)
+    if heads is None and dim % 64:
+        raise UserError(f"a width of {dim} is no multiple of 64: give the number of attention heads (--heads)")
+    return Shape(
+        dim,
+        depth,
+        heads or dim // 64,
+        patch,
+        image=patch * grid_of(tree),
+        registers=tree["register_tokens"].shape[1] if "register_tokens" in tree else 0,
+        ffn="swiglu" if swiglu else "mlp",
+        hidden=mlp["w3" if swiglu else "fc2"]["kernel"].shape[1],
+        layerscale="ls1" in tree["blocks"],
+        positions=positions_of(tree),
+        eps=eps,
+    )
+
+
+def timm_config(shape: Shape, rule: InputRule) -> dict[str, Any]:
+    """Return timm's config.json: the DINOv2 entry of this size, and what differs from it in `model_args`."""
+    swiglu = shape.ffn == "swiglu"
+    size, depth = _TIMM_SIZES.get(shape.dim, ("", 0))
+    usual = 4096 if size == "giant" else 4 * shape.dim
+    if (size == "giant") != swiglu or (depth, usual, shape.dim) != (shape.depth, shape.hidden, 64 * shape.heads):
+        size = ""  # not one of DINOv2's: state everything
+    name = f"vit_{size or ('giant' if swiglu else 'small')}_patch14_{'reg4_' if shape.registers else ''}dinov2"
+    if not (shape.layerscale or swiglu):  # an entry without LayerScale: timm takes None for "not said"
+        return _timm_plain(shape, rule)
+    arguments: dict[str, Any] = {"img_size": shape.image}
+    if not size:
+        width = shape.hidden * (2 if swiglu else 1)
+        # timm takes int(dim * mlp_ratio): the quarter keeps rounding from losing one
+        ratio = width // shape.dim if width % shape.dim == 0 else (width + 0.25) / shape.dim
+        arguments |= {"embed_dim": shape.dim, "depth": shape.depth, "num_heads": shape.heads, "mlp_ratio": ratio}
+    if shape.patch != 14:
+        arguments["patch_size"] = shape.patch
+    if shape.registers not in (0, 4):
+        arguments["reg_tokens"] = shape.registers
+    if not shape.layerscale:
+        arguments["init_values"] = None
+    if shape.registers and shape.positions == "all":
+        arguments["no_embed_class"] = False
+    if not shape.registers and shape.positions == "patches":
+        arguments["no_embed_class"] = True
+    return timm_entry(name, shape.dim, rule, shape.image, "patch_embed.proj", "head", "token", arguments)
+
+
+def _timm_plain(shape: Shape, rule: InputRule) -> dict[str, Any]:
+    """Return the config of a ViT without LayerScale, all arguments stated."""
+    arguments = {
+        "img_size": shape.image,
+        "patch_size": shape.patch,
+        "embed_dim": shape.dim,
+        "depth": shape.depth,
+        "num_heads": shape.heads,
+        "mlp_ratio": shape.hidden / shape.dim if shape.hidden % shape.dim == 0 else (shape.hidden + 0.25) / shape.dim,
+        "reg_tokens": shape.registers,
+        "no_embed_class": shape.positions == "patches" or (shape.registers > 0 and shape.positions == "cls"),
+    }
+    name = "vit_base_patch16_224"
+    return timm_entry(name, shape.dim, rule, shape.image, "patch_embed.proj", "head", "token", arguments)
+
+
+def timm_entry(
+    name: str,
+    features: int,
+    rule: InputRule,
+    image: int,
+    first_conv: str,
+    classifier: str,
+    pool: str,
+    arguments: Mapping[str, Any],
+    *,
+    fixed: bool = True,
+) -> dict[str, Any]:
+    """Return timm's config.json of an architecture without classifier; `fixed`: it takes one input size only."""
+    return {
+        "architecture": name,
+        "num_classes": 0,
+        "num_features": features,
+        "global_pool": pool,
+        "model_args": dict(arguments),
+        "pretrained_cfg": {
+            "custom_load": False,
+            "input_size": [3, image, image],
+            "fixed_input_size": fixed,
+            "interpolation": rule.filter,
+            "crop_pct": image / rule.size,
+            "crop_mode": "center",
+            "mean": list(rule.mean),
+            "std": list(rule.std),
+            "num_classes": 0,
+            "pool_size": None,
+            "first_conv": first_conv,
+            "classifier": classifier,
+        },
+    }
+
+
+def hf_config(shape: Shape) -> dict[str, Any]:
+    """Return transformers' config.json for Dinov2Model or Dinov2WithRegistersModel.
+
+    Both have LayerScale; for a ViT without it the file holds ones.
+    """
+    registers = shape.registers
+    config = {
+        "architectures": ["Dinov2WithRegistersModel" if registers else "Dinov2Model"],
+        "model_type": "dinov2_with_registers" if registers else "dinov2",
+        "hidden_size": shape.dim,
+        "num_hidden_layers": shape.depth,
+        "num_attention_heads": shape.heads,
+        "mlp_ratio": _hf_ratio(shape),
+        "use_swiglu_ffn": shape.ffn == "swiglu",
+        "image_size": shape.image,
+        "patch_size": shape.patch,
+        "num_channels": 3,
+        "hidden_act": "gelu",
+        "layer_norm_eps": shape.eps,
+        "layerscale_value": 1.0,
+        "qkv_bias": True,
+        "drop_path_rate": 0.0,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "initializer_range": 0.02,
+        "torch_dtype": "float32",
+    }
+    return config | ({"num_register_tokens": registers} if registers else {})
+
+
+def hf_dinov3_config(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return transformers' config.json for DINOv3ViTModel."""
+    depth, dim, _ = tree["blocks"]["attn"]["qkv"]["kernel"].shape
+    mlp = tree["blocks"]["mlp"]
+    return {
+        "architectures": ["DINOv3ViTModel"],
+        "model_type": "dinov3_vit",
+        "hidden_size": dim,
+        "num_hidden_layers": depth,
+        "num_attention_heads": max(dim // 64, 1) if dim != 4096 else 32,
+        "intermediate_size": mlp["down" if "down" in mlp else "fc2"]["kernel"].shape[1],
+        "use_gated_mlp": "gate" in mlp,
+        "hidden_act": "silu" if "gate" in mlp else "gelu",
+        "image_size": 224,
+        "patch_size": round((tree["patch_embed"]["kernel"].shape[0] / 3) ** 0.5),
+        "num_register_tokens": tree["register_tokens"].shape[1],
+        "layer_norm_eps": 1e-5,
+        "rope_theta": 100.0,
+        "query_bias": True,
+        "key_bias": False,
+        "value_bias": True,
+        "proj_bias": True,
+        "mlp_bias": True,
+        "layerscale_value": 1.0,
+        "drop_path_rate": 0.0,
+        "attention_dropout": 0.0,
+        "num_channels": 3,
+        "torch_dtype": "float32",
+    }
+
+
+def hf_preprocessor(image: int, rule: InputRule) -> dict[str, Any]:
+    """Return transformers' preprocessor_config.json: resize the shorter side, centre crop, normalise."""
+    return {
+        "image_processor_type": "BitImageProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": rule.size},
+        "resample": _PILLOW[rule.filter],
+        "do_center_crop": True,
+        "crop_size": {"height": image, "width": image},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(rule.mean),
+        "image_std": list(rule.std),
+        "do_convert_rgb": True,
+    }
+
+
+def meta_call(shape: Shape) -> str:
+    """Return the Python expression that builds the network with facebookresearch/dinov2's class."""
+    arguments = {
+        "img_size": shape.image,
+        "patch_size": shape.patch,
+        "embed_dim": shape.dim,
+        "depth": shape.depth,
+        "num_heads": shape.heads,
+        "mlp_ratio": _meta_ratio(shape),
+        "ffn_layer": "swiglufused" if shape.ffn == "swiglu" else "mlp",
+        "init_values": 1.0 if shape.layerscale else None,
+        "num_register_tokens": shape.registers,
+        "block_chunks": 0,
+    }
+    text = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+    return f"DinoVisionTransformer({text}, block_fn=partial(Block, attn_class=MemEffAttention))"
+
+
+def _hf_ratio(shape: Shape) -> int:
+    """Return the integer mlp_ratio from which transformers computes this hidden width."""
+    for ratio in range(1, 17):
+        full = int(shape.dim * ratio)
+        if shape.hidden == (full if shape.ffn == "mlp" else _two_thirds(full)):
+            return ratio
+    raise UserError(f"transformers cannot express a hidden width of {shape.hidden} at {shape.dim}: export as timm")
+
+
+def _meta_ratio(shape: Shape) -> int | float:
+    """Return the mlp_ratio from which Meta's class computes this hidden width."""
+    if shape.ffn == "mlp":
+        return shape.hidden // shape.dim if shape.hidden % shape.dim == 0 else (shape.hidden + 0.25) / shape.dim
+    full = next((n for n in range(shape.hidden, 2 * shape.hidden + 8) if _two_thirds(n) == shape.hidden), None)
+    if full is None:
+        raise UserError(f"facebookresearch/dinov2 cannot express a SwiGLU width of {shape.hidden}: export as timm")
+    exact = _two_thirds(4 * shape.dim) == shape.hidden
+    return 4 if exact else (full + 0.25) / shape.dim
+
+
+def _two_thirds(width: int) -> int:
+    """Return the width that DINOv2's fused SwiGLU makes of a plain one."""
+    return (int(width * 2 / 3) + 7) // 8 * 8

@@ -1,0 +1,176 @@
+"""From what a file holds to flat dicts of parameters: wrapper keys, prefixes, halves of a training state."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from histojax.errors import UserError
+from histojax.weights.lazy import Array, Checkpoint, LazyTensor
+from histojax.weights.pickle_reader import Placeholder, numpy_value
+
+_WRAPPERS = (
+    "teacher", "student", "state_dict", "model", "module", "model_state_dict",
+    "teacher_dino_head", "student_dino_head", "teacher_ibot_head", "student_ibot_head",
+)  # fmt: skip
+
+
+def unwrap(checkpoint: Checkpoint, root: Any, which: str | None) -> Checkpoint:
+    """Return the checkpoint with its tensors filled in: from the wrapper key that holds most, or from the top."""
+    keys: list[str] = []
+    node = root
+    while (key := _wrapper_key(checkpoint, node, which)) is not None:
+        _describe(checkpoint, node, {key: None})
+        keys.append(key)
+        node = node[key]
+    tensors = _tensors_of(node)
+    if tensors:
+        checkpoint.tensors, checkpoint.wrapper = tensors, "/".join(keys)
+        _describe(checkpoint, node, tensors)
+        return checkpoint
+    raise UserError(f"{checkpoint.path}: {_no_tensors(node)}")
+
+
+def _tensors_of(node: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in node.items() if isinstance(node, dict) else ():
+        if isinstance(value, LazyTensor) and isinstance(name, str):
+            found[name] = value
+        elif isinstance(name, str) and (array := numpy_value(value)) is not None and array.ndim:
+            found[name] = Array(array)
+    return found
+
+
+def _wrapper_key(checkpoint: Checkpoint, node: Any, which: str | None) -> str | None:
+    """Return the key to unwrap, or None if the tensors are right here."""
+    if not isinstance(node, dict):
+        return None
+    here = len(_tensors_of(node))
+    options = [key for key in _WRAPPERS if _count(node.get(key)) > here]
+    sides = [key for key in options if key.split("_")[0] in ("teacher", "student")]
+    checkpoint.sides = checkpoint.sides or tuple(sorted({key.split("_")[0] for key in sides}))
+    if which is not None and sides:
+        options = [key for key in options if key not in sides or key.startswith(which)]
+        if not options:
+            raise UserError(f"{checkpoint.path}: has {', '.join(sides)} but no {which}")
+    elif {"teacher", "student"} <= set(sides):
+        checkpoint.notes.append("the file has a teacher and a student: took the teacher")
+    return options[0] if options else None
+
+
+def _count(node: Any, depth: int = 3) -> int:
+    """Return the largest number of tensors in one dict, down to some wrappers deep."""
+    if not isinstance(node, dict) or depth == 0:
+        return 0
+    return max(len(_tensors_of(node)), *(_count(node.get(key), depth - 1) for key in _WRAPPERS))
+
+
+def _describe(checkpoint: Checkpoint, node: dict, skip: Mapping[str, Any]) -> None:
+    for key, value in node.items():
+        if isinstance(key, (str, int)) and key not in skip:
+            simple = isinstance(value, (str, int, float, bool, type(None), Placeholder))
+            checkpoint.other[str(key)[:80]] = repr(value)[:80] if simple else type(value).__name__
+
+
+def _no_tensors(node: Any) -> str:
+    if isinstance(node, Placeholder):
+        return (
+            f"holds a whole pickled {node.name} object, not a dict of tensors; in PyTorch, load it and save "
+            "model.state_dict()"
+        )
+    keys = ", ".join(str(key)[:40] for key in list(node)[:8]) if isinstance(node, dict) else type(node).__name__
+    return f"no tensors found (top level: {keys}); looked for {', '.join(_WRAPPERS)}"
+
+
+# names
+
+
+_WRAPPED = re.compile(r"(?:^|(?<=\.))(?:_fsdp_wrapped_module|_orig_mod)\.")
+_CHUNKED = re.compile(r"^(.*\bblocks)\.\d+\.(\d+)\.(.+)$")
+_SHARED_PREFIXES = ("module.", "model.", "encoder_q.")
+# "backbone" by DINO and DINOv2, the others by Hugging Face's models with a task
+_BACKBONES = ("backbone", "dinov2", "dinov2_with_registers", "vit", "beit", "data2vec_vision", "dinov3_vit")
+_HEADS = ("dino_head", "ibot_head")
+_HEAD_NAMES = re.compile(r"^(mlp\.|last_layer\.)")
+
+
+def clean_names(tensors: Mapping[str, Any], which: str | None = None) -> tuple[dict[str, Any], list[str]]:
+    """Return (tensors under the names of their modules, notes on what was changed).
+
+    Undone are the marks that training code leaves in names: `module.`, `_fsdp_wrapped_module.`, `_orig_mod.`,
+    torch's weight-norm parametrisation (-> `weight_g`, `weight_v`), chunked blocks (`blocks.<chunk>.<i>` ->
+    `blocks.<i>`, facebookresearch/dinov2 `block_chunks`), and the unwanted half of a student/teacher file.
+
+    Args:
+        which: "teacher" or "student" where the names have both; None takes the teacher and notes it.
+    """
+    notes: list[str] = []
+    tensors = _rename(tensors, lambda name: _WRAPPED.sub("", name), notes, "FSDP / compile wrappers removed")
+    tensors = _strip_shared(tensors, notes)
+    tensors = _choose_side(tensors, which, notes)
+    tensors = _rename(tensors, _weight_norm, notes, "weight-norm parametrisation renamed to weight_g / weight_v")
+    if any(_CHUNKED.match(name) for name in tensors):
+        tensors = _rename(tensors, lambda name: _CHUNKED.sub(r"\1.\2.\3", name), notes, "chunked blocks flattened")
+    return _strip_shared(tensors, notes), notes
+
+
+def split_modules(tensors: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return {"backbone": ..., "dino_head": ..., "ibot_head": ...}, those that are present, as flat dicts.
+
+    A file that holds a bare head (`mlp.*`, `last_layer.*`: the published head files) gives "dino_head" alone.
+    All other names belong to the backbone, unless the file marks that one by a prefix: then they are the "rest".
+    """
+    if tensors and all(_HEAD_NAMES.match(name) for name in tensors):
+        return {"dino_head": dict(tensors)}
+    firsts = {name.partition(".")[0] for name in tensors}
+    prefix = next((prefix for prefix in _BACKBONES if prefix in firsts), None)
+    modules: dict[str, dict[str, Any]] = {}
+    for name, tensor in tensors.items():
+        first, _, rest = name.partition(".")
+        if first in _HEADS:
+            modules.setdefault(first, {})[rest] = tensor
+        elif first == prefix:
+            modules.setdefault("backbone", {})[rest] = tensor
+        else:
+            modules.setdefault("rest" if prefix else "backbone", {})[name] = tensor
+    return modules
+
+
+def _rename(tensors: Mapping[str, Any], rule: Any, notes: list[str], note: str) -> dict[str, Any]:
+    renamed = {rule(name): tensor for name, tensor in tensors.items()}
+    if len(renamed) != len(tensors):
+        raise UserError(f"{len(tensors) - len(renamed)} tensors fall on one name with others ({note})")
+    if list(renamed) != list(tensors):
+        notes.append(note)
+    return renamed
+
+
+def _strip_shared(tensors: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+    """Remove the known prefixes that all names share, one after the other."""
+    tensors = dict(tensors)
+    while tensors:
+        shared = [p for p in _SHARED_PREFIXES if all(name.startswith(p) for name in tensors)]
+        if not shared:
+            break
+        tensors = {name[len(shared[0]) :]: tensor for name, tensor in tensors.items()}
+        notes.append(f"prefix {shared[0]!r} removed")
+    return tensors
+
+
+def _choose_side(tensors: dict[str, Any], which: str | None, notes: list[str]) -> dict[str, Any]:
+    sides = [side for side in ("teacher", "student") if any(name.startswith(side + ".") for name in tensors)]
+    if not sides:
+        return tensors
+    side = which or sides[0]
+    if side not in sides:
+        raise UserError(f"the file has {' and '.join(sides)} parameters but no {side}")
+    chosen = {name[len(side) + 1 :]: t for name, t in tensors.items() if name.startswith(side + ".")}
+    notes.append(f"took the {side}: {len(chosen)} of {len(tensors)} tensors")
+    return chosen
+
+
+def _weight_norm(name: str) -> str:
+    for index, letter in ((0, "g"), (1, "v")):
+        name = re.sub(rf"(^|\.)parametrizations\.weight\.original{index}$", rf"\1weight_{letter}", name)
+    return name

@@ -1,0 +1,172 @@
+import itertools
+import json
+
+import numpy as np
+import pytest
+from tile_files import HostOnly, file_bytes, make_folder, picture, spoil
+
+from histojax.data.bad_tiles import BadTileLog
+from histojax.data.pipeline import ensure_absl_flags_parsed, eval_batches, train_iterator
+from histojax.data.sources import open_source
+from histojax.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Ten tiles of two classes, number 4 unreadable, number 7 of another size."""
+    root = make_folder(tmp_path_factory.mktemp("tiles") / "f", {"a": 5, "b": 5}, px=24)
+    spoil(root, {4})
+    (root / "b" / "tile_007.png").write_bytes(file_bytes(picture(7, px=40)))
+    return root
+
+
+def make(folder, workers=0, batch_size=4, seed=1, **options):
+    source = HostOnly(open_source(folder))
+    return train_iterator(source, batch_size, tile_px=24, seed=seed, workers=workers, **options)
+
+
+def take(iterator, count):
+    return list(itertools.islice(iterator, count))
+
+
+def same(a, b):
+    return len(a) == len(b) and all((x[k] == y[k]).all() for x, y in zip(a, b) for k in x)
+
+
+def drawn(batches):
+    """Record numbers in the order drawn, before replacement."""
+    index, bad = (np.concatenate([b[k] for b in batches]) for k in ("index", "bad"))
+    return np.where(bad >= 0, bad, index)
+
+
+def test_batch_contents(folder):
+    batch = next(make(folder))
+    assert {k: (v.shape, v.dtype.name) for k, v in batch.items()} == {
+        "image": ((4, 24, 24, 3), "uint8"),
+        "label": ((4,), "int32"),
+        "index": ((4,), "int64"),
+        "bad": ((4,), "int64"),
+    }
+    assert (batch["image"][:, 0, 0, 0] == batch["index"]).all()  # picture i has the colour i
+    assert (batch["label"] == (batch["index"] >= 5)).all()
+
+
+def test_passes_are_complete_differ_and_run_over_batch_borders(folder):
+    order = drawn(take(make(folder), 10))  # 40 records, batches of 4, passes of 10
+    passes = order.reshape(4, 10)
+    assert (np.sort(passes, 1) == np.arange(10)).all()
+    assert len({tuple(p) for p in passes}) == 4
+    assert tuple(order) != tuple(drawn(take(make(folder, seed=2), 10)))
+    assert tuple(order[10:20]) != tuple(drawn(take(make(folder, seed=2), 10))[:10])  # seeds are no shifted passes
+
+
+def test_bad_tile_is_replaced_the_same_way_each_time(folder):
+    batches = take(make(folder), 10)
+    rows = [(i, b) for batch in batches for i, b in zip(batch["index"], batch["bad"]) if b >= 0]
+    assert len(rows) == 4 and all(b == 4 and i != 4 for i, b in rows)
+    assert same(batches, take(make(folder), 10))
+
+
+def test_order_and_resume_do_not_depend_on_the_workers(folder, monkeypatch):
+    monkeypatch.delenv("JAX_PLATFORMS")  # the workers keep off the accelerator by themselves
+    straight = take(make(folder), 9)
+    with_two = make(folder, workers=2)
+    assert same(take(with_two, 5), straight[:5])
+    state = json.loads(json.dumps(with_two.get_state()))
+    with_two.close()
+    with_one = make(folder, workers=1)
+    with_one.set_state(state)
+    assert same(take(with_one, 4), straight[5:])
+    with_one.close()
+
+
+def test_resume_without_workers_at_every_position(folder):
+    straight = take(make(folder), 6)
+    for position in range(6):
+        first = make(folder)
+        assert same(take(first, position), straight[:position])
+        second = make(folder)
+        second.set_state(first.get_state())
+        assert second.get_state() == first.get_state()
+        assert same(take(second, 6 - position), straight[position:])
+
+
+def test_set_state_rewinds_a_running_iterator(folder):
+    iterator = make(folder)
+    start = iterator.get_state()
+    first = take(iterator, 3)
+    iterator.set_state(start)
+    assert same(take(iterator, 3), first)
+
+
+def test_state_of_other_data_or_settings_is_refused(folder, tmp_path):
+    state = make(folder).get_state()
+    with pytest.raises(UserError, match="seed was 1 and is 2"):
+        make(folder, seed=2).set_state(state)
+    with pytest.raises(UserError, match="batch_size was 4 and is 5"):
+        make(folder, batch_size=5).set_state(state)
+    with pytest.raises(UserError, match="source was"):
+        make(make_folder(tmp_path / "g", {"": 10})).set_state(state)
+
+
+def test_checkpointed_by_orbax(folder, tmp_path):
+    import grain.checkpoint as grain_checkpoint
+    import orbax.checkpoint as ocp
+
+    iterator = make(folder)
+    take(iterator, 3)
+    with ocp.Checkpointer(grain_checkpoint.CheckpointHandler()) as checkpointer:
+        checkpointer.save(tmp_path / "c", args=grain_checkpoint.CheckpointSave(iterator))
+        other = checkpointer.restore(tmp_path / "c", args=grain_checkpoint.CheckpointRestore(make(folder)))
+    assert same(take(other, 2), take(iterator, 2))
+
+
+def test_hosts_share_the_batches_of_one(folder):
+    whole = take(make(folder, batch_size=6), 5)
+    parts = [take(make(folder, batch_size=2, shard=(host, 3)), 5) for host in range(3)]
+    for step in range(5):
+        joined = {k: np.concatenate([part[step][k] for part in parts]) for k in whole[0]}
+        assert same([joined], [whole[step]])
+    with pytest.raises(UserError, match="shard 3 of 3"):
+        make(folder, shard=(3, 3))
+
+
+def test_one_percent_bad_survives_and_sixty_stops(tmp_path):
+    folder = make_folder(tmp_path / "f", {"": 100}, px=16)
+    spoil(folder, {50})
+    source = open_source(folder)
+    log = BadTileLog(source, 0.05, tmp_path / "bad_tiles.csv")
+    for batch in take(train_iterator(source, 10, 16, seed=0), 20):
+        log.update(batch["bad"])
+    assert log.paths == [f"{folder}/tile_050.png"] and "tile_050.png" in (tmp_path / "bad_tiles.csv").read_text()
+    spoil(folder, range(60))
+    log = BadTileLog(source, 0.05)
+    with pytest.raises(UserError, match=r"limit 5.0%"):
+        for batch in take(train_iterator(source, 10, 16, seed=0), 10):
+            log.update(batch["bad"])
+
+
+def test_nothing_readable_is_a_user_error(tmp_path):
+    folder = make_folder(tmp_path / "f", {"": 3}, px=16)
+    spoil(folder, range(3))
+    with pytest.raises(UserError, match="33 tiles in a row are unreadable"):
+        next(train_iterator(open_source(folder), 2, 16, seed=0))
+
+
+def test_eval_batches_keep_order_pad_the_last_and_mark_bad(folder):
+    source = open_source(folder)
+    batches = list(eval_batches(source, [9, 4, 0, 7, 2], 2, 24))
+    assert [b["index"].tolist() for b in batches] == [[9, 4], [0, 7], [2, -1]]
+    assert [b["valid"].tolist() for b in batches] == [[True, False], [True, True], [True, False]]
+    assert [b["bad"].tolist() for b in batches] == [[-1, 4], [-1, -1], [-1, -1]]
+    assert [b["label"].tolist() for b in batches] == [[1, -1], [0, 1], [0, -1]]
+    assert all(b["image"].shape == (2, 24, 24, 3) for b in batches)
+    assert (batches[1]["image"][1] == (7, 0, 7)).all() and (batches[2]["image"][1] == 0).all()
+    assert list(eval_batches(source, [], 2, 24)) == []
+
+
+def test_absl_flags_are_parsed_after_the_helper():
+    from absl import flags
+
+    ensure_absl_flags_parsed()
+    assert flags.FLAGS.is_parsed()

@@ -1,0 +1,288 @@
+import dataclasses
+import functools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from safetensors.numpy import save_file
+from tiny_recipe import spread_state, start_state, tiny_config, tiny_images, tiny_recipe
+
+from histojax.finish import training_tensors
+from histojax.ssl import step as steps
+from histojax.ssl.schedules import Schedules
+from histojax.ssl.state import TrainState
+from histojax.weights.load import load_ssl
+from histojax.weights.mapping import flatten
+
+KEY = jax.random.key(3)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation():
+    """These programs run for milliseconds and compile for many seconds: skip what only makes them run faster."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def schedule(i=50, **leaves):
+    return Schedules.from_config(tiny_config(**leaves)).at(i)
+
+
+@functools.cache
+def views_of(groups=1):
+    """Crops and masks of one batch, in one or more groups; made once, since compiling them is the slow part."""
+    recipe = tiny_recipe(mesh__groups=groups)
+    return jax.jit(partial(steps.make_views, recipe))(tiny_images(), jax.random.key(1), jax.random.key(2))
+
+
+def loss_and_gradient(recipe, state, views, key=None):
+    return _loss_and_gradient(recipe, state, views, key)
+
+
+@partial(jax.jit, static_argnums=0)
+def _loss_and_gradient(recipe, state, views, key):
+    target, _ = steps.teach(recipe, state, views, jnp.float32(0.05))
+    return jax.grad(lambda s: steps.student_loss(recipe, s, views, target, key), has_aux=True)(state.student)
+
+
+@partial(jax.jit, static_argnums=0)
+def teach(recipe, state, views):
+    return steps.teach(recipe, state, views, jnp.float32(0.05))
+
+
+def gap(a, b):
+    """Largest difference relative to the norm of each leaf."""
+    return max(
+        float(jnp.abs(x - y).max() / (jnp.linalg.norm(x) + 1e-12))
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b))
+    )
+
+
+@functools.cache
+def tiny_step():
+    return steps.make_step(tiny_recipe())
+
+
+def test_step_trains_and_compiles_once():
+    recipe, step = tiny_recipe(), tiny_step()
+    state = start_state(recipe)
+    assert not any(x.weak_type for x in jax.tree.leaves(state))
+    before = jax.tree.map(np.array, state.student)
+    for i in range(3):
+        state, metrics = step(state, tiny_images(i), KEY, schedule())
+    assert step._cache_size() == 1
+    assert int(state.step) == 3
+    assert all(np.isfinite(float(v)) for v in metrics.values()) and float(metrics["skipped"]) == 0
+    assert gap(before, state.student) > 1e-5 and gap(state.student, state.teacher) > 1e-5
+
+
+def run_steps(state, first, last):
+    for i in range(first, last):
+        state, _ = tiny_step()(state, tiny_images(i), KEY, schedule(i))
+    return state
+
+
+def test_export_and_import_in_the_middle_change_nothing_that_files_carry(tmp_path):
+    """Parameters go through files of the reference's names; moments, centres and the count are not in them."""
+    straight = run_steps(start_state(tiny_recipe()), 0, 20)
+    middle = run_steps(start_state(tiny_recipe()), 0, 10)
+    sides = {"teacher": middle.teacher, "student": middle.student}
+    for side, tree in sides.items():
+        save_file(training_tensors(side, jax.device_get(tree)), tmp_path / f"{side}.safetensors")
+    loaded, _ = load_ssl(*(tmp_path / f"{side}.safetensors" for side in sides))
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((np.asarray(a) == b).all()), sides, loaded))
+    student, teacher = jax.tree.map(jnp.asarray, (loaded["student"], loaded["teacher"]))
+    again = run_steps(dataclasses.replace(middle, student=student, teacher=teacher), 10, 20)
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), again, straight))
+
+
+def test_first_step_leaves_the_student_since_the_first_rate_is_zero():
+    recipe = tiny_recipe()
+    state = start_state(recipe)
+    after, _ = jax.jit(partial(steps.update, recipe, key=KEY))(state, views_of(), schedule(0))
+    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(state.student), jax.tree.leaves(after.student)))
+
+
+@pytest.mark.parametrize(("centering", "separate"), [("sinkhorn", False), ("softmax", True)])
+def test_chunks_of_tokens_change_nothing(centering, separate):
+    results = []
+    for chunk in (7, 10_000):
+        recipe = tiny_recipe(loss__centering=centering, ibot_head__separate=separate, loss__token_chunk=chunk)
+        state = spread_state(recipe)
+        results.append(loss_and_gradient(recipe, state, views_of()))
+    for gradients, terms in results[1:]:
+        assert float(terms["loss"]) == pytest.approx(float(results[0][1]["loss"]), rel=1e-6)
+        assert gap(results[0][0], gradients) < 1e-5
+
+
+@pytest.mark.parametrize("change", [{"unroll": 2}, {"remat": "block"}, {"remat": "dots"}, {"attention": "xla"}])
+def test_scan_remat_and_attention_change_nothing(change):
+    recipe = tiny_recipe()
+    other = dataclasses.replace(recipe, vit=dataclasses.replace(recipe.vit, **change))
+    state = spread_state(recipe)
+    views = views_of()
+    (g1, t1), (g2, t2) = (loss_and_gradient(r, state, views) for r in (recipe, other))
+    assert float(t1["loss"]) == pytest.approx(float(t2["loss"]), rel=1e-6)
+    assert gap(g1, g2) < 1e-5
+
+
+@functools.cache
+def two_steps(devices, fsdp):
+    """(state, metrics) as arrays of the host after two steps over some devices, always in four groups."""
+    recipe = tiny_recipe(mesh__groups=4, batch_size=16)
+    mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
+    step, state = steps.make_step(recipe, mesh, fsdp), spread_state(recipe)
+    for i in range(2):
+        state, metrics = step(state, tiny_images(i, n=16), KEY, schedule())
+    return jax.tree.map(np.array, state), {k: float(v) for k, v in metrics.items()}
+
+
+@pytest.mark.parametrize("fsdp", [False, True])
+def test_eight_devices_equal_one(fsdp):
+    """With the same groups; crops, masks, losses and the parameters after two steps."""
+    (one, m1), (eight, m8) = two_steps(1, False), two_steps(8, fsdp)
+    for name in m1:
+        assert m1[name] == pytest.approx(m8[name], rel=2e-5, abs=1e-6), name
+    student = one.student, eight.student
+    bias = [tree["backbone"]["blocks"]["attn"]["qkv"]["bias"] for tree in student]
+    np.testing.assert_allclose(*(b[:, 128:] for b in bias), atol=1e-5)  # the keys' bias has no true gradient
+    assert gap(*(without_qkv_bias(tree) for tree in student)) < 1e-4
+
+
+def test_the_gradient_over_eight_devices_is_that_of_one():
+    recipe, views = tiny_recipe(), views_of()
+    state = spread_state(recipe)
+    mesh = Mesh(np.array(jax.devices()), ("data",))
+    whole, split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
+    crops = jax.device_put((views.global_crops, views.local_crops), split)
+    spread = steps.Views(*crops, jax.device_put(views.masks, whole))
+    g1, t1 = loss_and_gradient(recipe, state, views)
+    g8, t8 = loss_and_gradient(recipe, jax.device_put(state, whole), spread)
+    for name in t1:
+        assert float(t1[name]) == pytest.approx(float(t8[name]), rel=1e-6), name
+    assert gap(g1, jax.device_get(g8)) < 1e-5
+
+
+def without_qkv_bias(tree):
+    return {path: leaf for path, leaf in flatten(tree).items() if not path.endswith("qkv/bias")}
+
+
+def test_groups_are_the_reference_s_devices():
+    """Two groups give the mean of what each half of the batch gives alone, where nothing is shared over devices."""
+    recipe = tiny_recipe(mesh__groups=2, loss__centering="softmax")
+    state, views = spread_state(recipe), views_of(2)
+    half = tiny_recipe(mesh__groups=1, loss__centering="softmax")
+    _, both = loss_and_gradient(recipe, state, views)
+
+    def part(i):
+        cut = slice(4 * i, 4 * i + 4)
+        masks = jax.tree.map(lambda x: x[i : i + 1], views.masks)
+        return steps.Views(views.global_crops[cut], views.local_crops[cut], masks)
+
+    halves = [loss_and_gradient(half, state, part(i))[1] for i in range(2)]
+    for name in ("dino_local", "dino_global", "ibot", "koleo"):
+        assert float(both[name]) == pytest.approx(np.mean([float(h[name]) for h in halves]), rel=2e-6), name
+
+
+def test_bad_gradient_skips_the_student_but_not_the_teacher_or_the_count():
+    recipe = tiny_recipe()
+    state = spread_state(recipe)
+    views = views_of()
+    broken = dataclasses.replace(views, local_crops=views.local_crops.at[0, 0, 0, 0].set(jnp.nan))
+    after, metrics = jax.jit(partial(steps.update, recipe, key=KEY))(state, broken, schedule())
+    assert float(metrics["skipped"]) == 1 and int(after.step) == 1
+    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(state.student), jax.tree.leaves(after.student)))
+    assert int(after.moments.count) == 0
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(after))
+
+
+@pytest.mark.parametrize("train", ["last:1", "norms"])
+def test_partial_finetuning_moves_only_what_it_should(train):
+    recipe = tiny_recipe(model__train=train)
+    state = spread_state(recipe)
+    before = jax.tree.map(np.array, state.student)
+    after, _ = jax.jit(partial(steps.update, recipe, key=KEY))(state, views_of(), schedule())
+    moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), before, jax.tree.map(np.array, after.student))
+    assert all(jax.tree.leaves(moved["dino_head"]["mlp_0"]))
+    body = moved["backbone"]
+    assert not body["pos_embed"] and not body["patch_embed"]["kernel"] and body["norm"]["scale"]
+    if train == "norms":
+        assert body["blocks"]["norm1"]["scale"] and body["blocks"]["mlp"]["fc1"]["bias"]
+        assert not body["blocks"]["mlp"]["fc1"]["kernel"] and not body["blocks"]["ls1"]["gamma"]
+    else:
+        kernels = [t["backbone"]["blocks"]["mlp"]["fc1"]["kernel"] for t in (before, after.student)]
+        assert np.array_equal(*(k[0] for k in kernels)) and not np.array_equal(*(k[1] for k in kernels))
+
+
+def test_frozen_blocks_give_the_same_gradient_to_the_rest():
+    recipe = tiny_recipe(model__train="last:1")
+    full = dataclasses.replace(recipe, train="all")
+    state = spread_state(recipe)
+    views = views_of()
+    (g1, t1), (g2, t2) = (loss_and_gradient(r, state, views) for r in (recipe, full))
+    assert float(t1["loss"]) == pytest.approx(float(t2["loss"]), rel=1e-6)
+    last = [jax.tree.map(lambda x: x[1], g["backbone"]["blocks"]) for g in (g1, g2)]
+    assert gap(*last) < 1e-6
+    assert not np.any(g1["backbone"]["blocks"]["mlp"]["fc1"]["kernel"][0])
+
+
+def test_bfloat16_stays_near_float32():
+    """The bound that the documentation states: every term within 2 %."""
+    recipe = tiny_recipe()
+    state, views = spread_state(recipe), views_of()
+    _, exact = loss_and_gradient(recipe, state, views)
+    low = tiny_recipe(compute_dtype="bfloat16")
+    _, rounded = loss_and_gradient(low, state, views)
+    for name in ("loss", "dino_local", "dino_global", "ibot", "koleo"):
+        assert float(rounded[name]) == pytest.approx(float(exact[name]), rel=0.02), name
+        assert float(rounded[name]) != float(exact[name])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_duplicate_and_blank_tiles_stay_finite(dtype):
+    recipe, views = tiny_recipe(compute_dtype=dtype), views_of()
+    views = dataclasses.replace(
+        views, global_crops=jnp.ones_like(views.global_crops), local_crops=jnp.ones_like(views.local_crops)
+    )
+    gradients, terms = loss_and_gradient(recipe, spread_state(recipe), views)
+    assert all(np.isfinite(float(t)) for t in terms.values())
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
+
+
+def test_teacher_sees_no_stochastic_depth_and_rate_zero_is_none():
+    dropped, plain = tiny_recipe(model__drop_path=0.5), tiny_recipe()
+    state, views = spread_state(plain), views_of()
+    a, _ = teach(dropped, state, views)
+    b, _ = teach(plain, state, views)
+    assert np.array_equal(a.cls.kernel, b.cls.kernel)
+    _, none = loss_and_gradient(plain, state, views)
+    _, zero = loss_and_gradient(plain, state, views, key=jax.random.key(9))
+    _, some = loss_and_gradient(dropped, state, views, key=jax.random.key(9))
+    assert float(none["loss"]) == float(zero["loss"]) != float(some["loss"])
+
+
+def test_state_survives_a_trip_through_plain_dicts():
+    recipe = tiny_recipe()
+    state = start_state(recipe)
+    again = TrainState.from_dict(state.as_dict())
+    assert jax.tree.structure(again) == jax.tree.structure(state)
+
+
+def test_no_local_crops():
+    recipe, views = tiny_recipe(), views_of()
+    views = dataclasses.replace(views, local_crops=views.local_crops[:, :0])
+    state = start_state(recipe)
+    _, metrics = jax.jit(partial(steps.update, recipe, key=KEY))(state, views, schedule())
+    assert "dino_local" not in metrics and np.isfinite(float(metrics["loss"]))
+
+
+def test_features_of_another_tile_size():
+    recipe = tiny_recipe()
+    features = steps.make_features(recipe)
+    params = start_state(recipe).student["backbone"]
+    assert features(params, tiny_images(px=28)).shape == (8, 64)
+    assert features(params, tiny_images(px=40)).dtype == jnp.float32

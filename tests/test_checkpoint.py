@@ -1,0 +1,120 @@
+"""Checkpoints on disk: bit-exact, the newest and the best kept, whole after a full disk or a kill."""
+
+import os
+import resource
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from histojax.checkpoint import Checkpoints, newest_step
+from histojax.errors import UserError
+from histojax.ssl.state import TrainState
+from histojax.ssl.targets import Centre
+
+
+def state(step, size=300):
+    """A state whose numbers cannot be compressed away."""
+    weights = {"backbone": {"kernel": jax.random.normal(jax.random.key(step), (size, size))}}
+    centre = Centre(jnp.full(3, step, jnp.float32), jnp.zeros(3))
+    moments = optax.ScaleByAdamState(jnp.int32(step), weights, weights)
+    made = TrainState(jnp.int32(step), weights, weights, moments, {"dino": centre, "ibot": centre})
+    return jax.tree.map(jnp.copy, made)  # no two leaves share memory, so all can be donated
+
+
+def same(a, b):
+    return jax.tree.all(jax.tree.map(lambda x, y: x.dtype == y.dtype and np.array_equal(x, y), a, b))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "checkpoints"
+
+
+def test_state_and_notes_come_back_bit_for_bit(folder):
+    notes = {"iterator": {"next_batch": 3}, "pending": [{"loss": 0.1 + 0.2, "koleo": float("nan")}], "best": {}}
+    first = Checkpoints(folder)
+    first.save(state(7), notes)
+    first.close()
+    restored, found = Checkpoints(folder).restore(state(0))
+    assert same(restored.as_dict(), state(7).as_dict())
+    assert repr(found) == repr(notes)
+
+
+def test_saving_survives_the_donation_of_the_state_to_the_next_step(folder):
+    checkpoints, now = Checkpoints(folder), state(1, size=2000)
+    expected = jax.tree.map(np.array, now.as_dict())
+    step = jax.jit(lambda s: jax.tree.map(lambda x: x * 0, s), donate_argnums=0)
+    checkpoints.save(now, {})
+    for _ in range(3):
+        now = step(now)
+    checkpoints.wait()
+    assert same(checkpoints.restore(state(0, size=2000))[0].as_dict(), expected)
+    checkpoints.close()
+
+
+def test_the_newest_and_the_best_are_kept(folder):
+    checkpoints = Checkpoints(folder, keep=2, keep_best=True)
+    for step, score in enumerate([0.1, 0.9, float("nan"), 0.3, 0.2], start=1):
+        checkpoints.save(state(step), {}, score)
+    checkpoints.close()
+    assert checkpoints.steps() == [2, 4, 5]
+
+
+def test_without_scores_the_newest_are_kept(folder):
+    checkpoints = Checkpoints(folder, keep=2, keep_best=True)
+    for step in (1, 2, 3):
+        checkpoints.save(state(step), {})
+    checkpoints.close()
+    assert checkpoints.steps() == [2, 3]
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(folder, capfd):
+    checkpoints = Checkpoints(folder, keep=1)
+    checkpoints.save(state(1), {"note": 1})
+    checkpoints.wait()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # a write past this fails, as on a full disk
+    try:
+        with pytest.raises(UserError, match=r"saving a checkpoint failed .*the one of step 1 is whole"):
+            checkpoints.save(state(2), {"note": 2})
+            checkpoints.wait()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert os.listdir(folder) == ["1"]
+    assert "Traceback" not in capfd.readouterr().err
+    again = Checkpoints(folder, keep=1)
+    assert again.restore(state(0))[1] == {"note": 1}
+    again.save(state(2), {"note": 2})
+    again.close()
+    assert again.steps() == [2]
+
+
+def test_what_a_kill_left_half_deleted_or_half_written_is_removed(folder):
+    checkpoints = Checkpoints(folder, keep=3)
+    for step in (1, 2):
+        checkpoints.save(state(step), {})
+    checkpoints.close()
+    (folder / "1" / "state" / "manifest.ocdbt").unlink()
+    shutil.copytree(folder / "2", folder / "3.orbax-checkpoint-tmp")
+    again = Checkpoints(folder, keep=3)
+    assert again.steps() == [2]
+    assert os.listdir(folder) == ["2"]
+
+
+def test_a_damaged_checkpoint_is_named(folder):
+    checkpoints = Checkpoints(folder)
+    checkpoints.save(state(1), {})
+    checkpoints.close()
+    for path in (folder / "1" / "state").rglob("*"):
+        if path.is_file() and path.parent.name == "d":
+            path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"checkpoints/1: the checkpoint cannot be read"):
+        Checkpoints(folder).restore(state(0))
+
+
+def test_no_folder_means_no_checkpoint(folder):
+    assert newest_step(folder) is None

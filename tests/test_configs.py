@@ -1,0 +1,55 @@
+"""Every file of configs/ is a possible run, explains itself, and says what the paper's settings are."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from histojax.config import check, last_step, total_steps
+from histojax.ssl.schedules import scaled_lr
+
+FILES = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_config_is_possible_and_explains_itself(path):
+    module = load(path)
+    config = module.get_config()
+    assert config.name == path.stem
+    config.data.train = config.data.train or "tiles"
+    check(config)
+    assert f"python -m histojax.train --config configs/{path.name} --workdir " in module.__doc__
+    assert "Needs:" in module.__doc__
+    assert "Time:" in module.__doc__
+    assert "(measured" in module.__doc__ or "(derived" in module.__doc__
+
+
+def test_all_configs_are_there():
+    names = {path.stem for path in FILES}
+    assert {"quickstart", "nct_vits14", "nct_vitg14", "tcga_vits14", "tcga_vitg14", "small_cpu"} <= names
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "batch", "lr", "total", "last", "warmup"),
+    [
+        ("nct_vits14", "vit_small", 256, 1e-4, 10_000, 2_000, 1_000),
+        ("nct_vitg14", "vit_giant2", 32, 3.5355e-5, 10_000, 10_000, 1_000),
+        ("tcga_vits14", "vit_small", 256, 1e-4, 100_000, 30_000, 5_000),
+        ("tcga_vitg14", "vit_giant2", 32, 3.5355e-5, 100_000, 60_000, 5_000),
+    ],
+)
+def test_the_settings_of_the_paper(name, size, batch, lr, total, last, warmup):
+    config = load(next(path for path in FILES if path.stem == name)).get_config()
+    assert (config.model.size, config.batch_size) == (size, batch)
+    assert scaled_lr(config.optim.base_lr, batch) == pytest.approx(lr, rel=1e-4)
+    assert (total_steps(config), last_step(config)) == (total, last)
+    assert config.optim.warmup_epochs * config.epoch_steps == warmup
+    assert config.head.prototypes == 65536 and not config.ibot_head.separate
+    assert config.loss.koleo_eps == 1e-4 and config.crops.vflip == 0.5

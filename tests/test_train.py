@@ -1,0 +1,319 @@
+"""The main job through its real entry point, on a two-block model: finishes, resumes, refuses nonsense."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from histojax import train
+from histojax.__main__ import main as histojax
+from histojax.data import open_source
+from histojax.run import read_metrics
+
+TINY = str(Path(__file__).parent / "tiny.py")
+LAST = 10
+
+
+def command(workdir, *changes):
+    return [sys.executable, "-m", "histojax.train", "--config", TINY, "--workdir", str(workdir), *changes]
+
+
+@pytest.fixture(scope="session")
+def environment():
+    """One device; compiled steps are shared by the processes of these tests, see conftest.py."""
+    return dict(os.environ, XLA_FLAGS="", JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0")
+
+
+def finish(env, workdir, *changes, **how):
+    return subprocess.run(command(workdir, *changes), env=env, capture_output=True, text=True, timeout=300, **how)
+
+
+@pytest.fixture(scope="session")
+def straight(environment, tmp_path_factory):
+    """(folder, output) of an uninterrupted run."""
+    workdir = tmp_path_factory.mktemp("straight") / "run"
+    done = finish(environment, workdir)
+    assert done.returncode == 0, done.stderr
+    return workdir, done
+
+
+def start_and_signal(env, workdir, number, when, *changes):
+    """Starts a run, sends it a signal as soon as `when(workdir)` holds, and returns (exit code, stderr)."""
+    process = subprocess.Popen(command(workdir, *changes), env=env, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not when(workdir):
+        time.sleep(0.002)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    return process.returncode, errors
+
+
+def rows_at_least(count):
+    def reached(workdir):
+        path = workdir / "metrics.jsonl"
+        return path.exists() and path.read_bytes().count(b"\n") >= count
+
+    return reached
+
+
+def saving(workdir):
+    return any(workdir.glob("checkpoints/*tmp*"))
+
+
+def weights(workdir):
+    folder = workdir / "export"
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.safetensors")}
+
+
+def test_a_run_leaves_what_it_promises(straight):
+    workdir, done = straight
+    rows = read_metrics(workdir / "metrics.jsonl")
+    assert [row["step"] for row in rows if "loss" in row] == [2, 4, 6, 8, 10]
+    assert [row["step"] for row in rows if "knn_balanced_accuracy" in row] == [0, 4, 8, 10]
+    assert all(np.isfinite(list(row.values())).all() for row in rows)
+    assert "histogram_knn_balanced_accuracy" in rows[0]
+    assert (workdir / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert set(weights(workdir)) == {
+        "meta/model.safetensors",
+        "timm/model.safetensors",
+        "teacher_checkpoint.safetensors",
+        "student_checkpoint.safetensors",
+    }
+    for promised in ("before", "after", "colour histogram", "curves.png", "safetensors", "--config.data.train="):
+        assert promised in done.stdout, promised
+
+
+def test_the_card_tells_where_the_weights_come_from(straight):
+    card = json.loads((straight[0] / "export" / "meta" / "card.json").read_text())
+    assert card["steps"] == LAST
+    assert card["recipe"]["model"]["size"] == "vit_micro"
+    assert len(card["data"]["fingerprint"]) == 64
+    assert 0 <= card["before"]["knn_balanced_accuracy"] <= 1
+
+
+@pytest.mark.parametrize("when", [rows_at_least(3), saving, rows_at_least(6)], ids=["step", "save", "late"])
+def test_killed_and_started_again_is_bit_identical(when, straight, environment, tmp_path):
+    workdir = tmp_path / "run"
+    code, _ = start_and_signal(environment, workdir, signal.SIGKILL, when)
+    assert code == -signal.SIGKILL
+    done = finish(environment, workdir)
+    assert done.returncode == 0, done.stderr
+    assert (workdir / "metrics.jsonl").read_bytes() == (straight[0] / "metrics.jsonl").read_bytes()
+    assert weights(workdir) == weights(straight[0])
+
+
+def test_sigterm_saves_and_two_workers_resume_it_to_the_bit(straight, environment, tmp_path):
+    workdir = tmp_path / "run"
+    code, errors = start_and_signal(environment, workdir, signal.SIGTERM, rows_at_least(3), "--config.data.workers=2")
+    assert code == 143, errors
+    saved = int(re.search(r"saved at step (\d+)", errors)[1])
+    assert (workdir / "checkpoints" / str(saved)).is_dir()
+    done = finish(environment, workdir)
+    assert done.returncode == 0, done.stderr
+    assert f"resumed at step {saved}" in done.stderr
+    assert (workdir / "metrics.jsonl").read_bytes() == (straight[0] / "metrics.jsonl").read_bytes()
+    assert weights(workdir) == weights(straight[0])
+
+
+def test_two_devices_with_split_state_continue_from_the_exported_training_state(straight, environment, tmp_path):
+    """The teacher goes on as the teacher: its first evaluation is the last one of the run before."""
+    workdir, exported = tmp_path / "run", straight[0] / "export"
+    env = environment | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    done = finish(
+        env,
+        workdir,
+        "--config.mesh.groups=1",
+        "--config.mesh.fsdp=true",
+        "--config.stop_step=3",
+        f"--config.model.head_weights={exported / 'teacher_checkpoint.safetensors'}",
+        f"--config.model.student_weights={exported / 'student_checkpoint.safetensors'}",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 x cpu" in done.stdout
+    assert_starts_where_it_ended(workdir, straight[0])
+    sources = json.loads((workdir / "export" / "meta" / "card.json").read_text())["starting_weights"]
+    assert [source["file"] for source in sources] == [
+        "teacher_checkpoint.safetensors",
+        "student_checkpoint.safetensors",
+    ]
+    assert all(len(source["sha256"]) == 64 for source in sources)
+
+
+def assert_starts_where_it_ended(workdir, before):
+    first, last = read_metrics(workdir / "metrics.jsonl")[0], read_metrics(before / "metrics.jsonl")[-1]
+    assert first["step"] == 0
+    for name in ("knn_balanced_accuracy", "ridge_balanced_accuracy", "rankme", "eval_spread"):
+        assert first[name] == pytest.approx(last[name], rel=1e-4), name
+
+
+def test_an_exported_teacher_is_a_start_and_a_few_bad_tiles_are_survived(straight, environment, tmp_path):
+    tiles = tmp_path / "tiles"
+    tiles.mkdir()
+    source = open_source("synthetic:64", tile_px=32, seed=0)
+    for i in range(64):
+        Image.fromarray(source.read(i)).save(tiles / f"{i:02d}.jpg")
+    whole = (tiles / "07.jpg").read_bytes()
+    (tiles / "07.jpg").write_bytes(whole[: len(whole) // 3])
+    done = finish(
+        environment,
+        tmp_path / "run",
+        f"--config.data.train={tiles}",
+        "--config.eval.data=synthetic:64",
+        f"--config.model.weights={straight[0] / 'export' / 'timm' / 'model.safetensors'}",
+        "--config.crops.global_px=42",
+        "--config.stop_step=8",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "07.jpg" in (tmp_path / "run" / "bad_tiles.csv").read_text()
+    assert "1 tiles were replaced" in done.stdout or "unreadable" in done.stdout
+
+
+def test_the_dinov2_preset_runs_from_end_to_end(environment, tmp_path):
+    """Drop path, softmax centering and the intended blur; tiny.py is the paper's preset."""
+    config = str(Path(TINY).with_name("tiny_dinov2.py"))
+    words = [sys.executable, "-m", "histojax.train", "--config", config, "--workdir", str(tmp_path / "run")]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    recipe = json.loads((tmp_path / "run" / "export" / "meta" / "card.json").read_text())["recipe"]
+    assert recipe["model"]["drop_path"] == 0.3
+    assert recipe["loss"]["centering"] == "softmax"
+    assert recipe["crops"]["blur_p"] == [1.0, 0.1, 0.5]
+    losses = [row["loss"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in row]
+    assert len(losses) == 4 and np.isfinite(losses).all()
+
+
+def test_weights_of_another_architecture_are_refused(straight, capsys, tmp_path):
+    file = straight[0] / "export" / "meta" / "model.safetensors"
+    code, line = run(
+        capsys,
+        *("--config", TINY, "--workdir", str(tmp_path / "run"), "--config.mesh.groups=1"),
+        *(f"--config.model.weights={file}", "--config.model.size=vit_mini"),
+    )
+    assert code == 2
+    assert "belongs to another architecture" in line
+    assert "model.size" in line
+
+
+def run(capsys, *argv):
+    """(exit code, last line of stderr) of the command in this process."""
+    code = train.main(list(argv))
+    return code, capsys.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    {
+        "--config.optim.base_lrr=1": "not a leaf of the configuration; did you mean --config.optim.base_lr?",
+        "--config.optim.base_lr=high": "could not convert string to float",
+        "--config.optim=1": "is a group of leaves",
+        "--config.crops.global_px=30": "crops.global_px=30 is not a multiple of model.patch=7 (try 28 or 35)",
+        "--config.batch_size=1": "KoLeo needs two",
+        "--config.model.size=vit_huge": "model.size='vit_huge' is not one of",
+        "--config.data.train=nowhere/": "nowhere/: does not exist",
+        "--config.data.train=": "data.train is empty",
+        "--config.model.weights=nowhere.pth": "nowhere.pth",
+        "--wrokdir=x": "wrokdir",
+        "stray": "unexpected argument 'stray'",
+    }.items(),
+)
+def test_a_mistake_is_one_line_and_exit_code_2(change, expected, capsys, tmp_path):
+    code, line = run(capsys, "--config", TINY, "--workdir", str(tmp_path / "run"), "--config.mesh.groups=1", change)
+    assert code == 2
+    assert line.startswith("histojax train: error: ")
+    assert expected in line
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_missing_or_broken_config_file_is_named(capsys, tmp_path):
+    code, line = run(capsys, "--config", "configs/quikstart.py", "--workdir", "x")
+    assert code == 2
+    assert "did you mean configs/quickstart.py?" in line or "no such file" in line
+    broken = tmp_path / "broken.py"
+    broken.write_text("def get_config():\n    return 1 / 0\n")
+    code, line = run(capsys, "--config", str(broken), "--workdir", "x")
+    assert code == 2
+    assert "broken.py: ZeroDivisionError" in line
+
+
+def test_a_typo_fails_before_jax_is_imported(tmp_path):
+    program = (
+        "import sys; from histojax import train; "
+        f"code = train.main(['--config', {TINY!r}, '--workdir', {str(tmp_path)!r}, '--config.sed=1']); "
+        "sys.exit(code + 10 * ('jax' in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == 2
+
+
+def test_an_empty_folder_is_refused(capsys, tmp_path):
+    (tmp_path / "tiles").mkdir()
+    code, line = run(
+        capsys, "--config", TINY, "--workdir", str(tmp_path / "run"), f"--config.data.train={tmp_path / 'tiles'}"
+    )
+    assert code == 2
+    assert str(tmp_path / "tiles") in line
+
+
+def test_mostly_unreadable_tiles_are_refused(capsys, tmp_path):
+    tiles = tmp_path / "tiles"
+    tiles.mkdir()
+    for i in range(10):
+        Image.fromarray(np.full((32, 32, 3), i, np.uint8)).save(tiles / f"{i}.png")
+        if i < 6:
+            (tiles / f"{i}.png").write_text("not an image")
+    code, line = run(capsys, "--config", TINY, "--workdir", str(tmp_path / "run"), f"--config.data.train={tiles}")
+    assert code == 2
+    assert "6 of 10 tiles tried are unreadable" in line
+
+
+def test_the_folder_of_another_config_is_refused(straight, capsys):
+    workdir = str(straight[0])
+    code, line = run(capsys, "--config", TINY, "--workdir", workdir, "--config.seed=1")
+    assert code == 2
+    assert "belongs to another config: seed was 0, now 1" in line
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_an_unwritable_workdir_is_refused(capsys, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    code, line = run(capsys, "--config", TINY, "--workdir", str(tmp_path / "locked" / "run"))
+    assert code == 2
+    assert "locked" in line
+
+
+def test_a_workdir_that_is_a_file_is_refused(capsys, tmp_path):
+    (tmp_path / "run").write_text("a file")
+    code, line = run(capsys, "--config", TINY, "--workdir", str(tmp_path / "run"))
+    assert code == 2
+    assert str(tmp_path / "run") in line
+
+
+def test_check_prints_the_plan_and_writes_nothing(capsys, tmp_path):
+    assert train.main(["--config", TINY, "--workdir", str(tmp_path / "run"), "--check", "--config.mesh.groups=1"]) == 0
+    plan = capsys.readouterr().out
+    for line in ("vit_micro/7", "64 tiles, 9 classes", "10 of 8 images", "2 x 28 px + 2 x 14 px", "GiB"):
+        assert line in plan
+    assert not (tmp_path / "run").exists()
+
+
+def test_helpconfig_shows_every_leaf_with_its_meaning(capsys):
+    assert train.main(["--helpconfig"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(re.match(r"--config.batch_size=256 +images a step, over all devices", line) for line in lines)
+    assert any(line.startswith("--config.stop_step= ") for line in lines)
+
+
+def test_the_verbs_of_histojax(capsys):
+    assert histojax(["--help"]) == 0
+    assert "train" in capsys.readouterr().out
+    assert histojax(["trian"]) == 2
+    assert "did you mean train?" in capsys.readouterr().err
+    assert histojax(["train", "--help"]) == 0
+    assert "--workdir" in capsys.readouterr().out
+    assert histojax(["--version"]) == 0
