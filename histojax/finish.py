@@ -11,7 +11,6 @@ import numpy as np
 import optax
 import orbax.checkpoint
 from jax.experimental import multihost_utils
-from safetensors.numpy import save_file
 
 import histojax
 from histojax.progress import hms
@@ -19,6 +18,7 @@ from histojax.report.curves import save_curves
 from histojax.run import METRICS, replacing
 from histojax.weights.export import write_export
 from histojax.weights.layouts.dinov2 import META, write_head
+from histojax.weights.safetensors_file import write_safetensors
 
 if TYPE_CHECKING:
     from histojax.loop import Loop
@@ -84,7 +84,7 @@ def export(loop: Loop, folder: Path) -> list[Path]:
     for side, tree in (("teacher", teacher), ("student", student)):
         path = folder / f"{side}_checkpoint.safetensors"
         with replacing(path) as temporary:
-            save_file(training_tensors(side, tree), temporary, metadata={"format": "pt"})
+            write_safetensors(temporary, training_tensors(side, tree), {"format": "pt"})
         files.append(path)
     return files
 

@@ -13,7 +13,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,11 @@ from ml_collections import ConfigDict
 from histojax import cli, finish, prepare
 from histojax.checkpoint import Checkpoints, newest_step
 from histojax.config import last_step
-from histojax.data import BadTileLog, train_iterator
+from histojax.data import BadTileLog
 from histojax.errors import UserError
 from histojax.evaluation import online
+from histojax.feed import Feed
+from histojax.host_memory import give_back_freed, resident_mib
 from histojax.progress import Progress
 from histojax.run import MetricWriter, RunFolder
 from histojax.ssl.monitor import Monitor, Verdict
@@ -85,46 +87,6 @@ class Stop:
         self.signal = number
         signal.signal(number, signal.SIG_DFL)
         print(f"\n{signal.Signals(number).name}: saving after this step; once more to abort", file=sys.stderr)
-
-
-class Feed:
-    """Training batches, the next one already on its way to the device while a step runs."""
-
-    def __init__(self, config: ConfigDict, source: Any, sharding: NamedSharding | None, resume: dict[str, Any]):
-        shard = (jax.process_index(), jax.process_count())
-        if config.batch_size % shard[1]:
-            raise UserError(f"batch_size={config.batch_size} is not a multiple of the {shard[1]} processes")
-        d = config.data
-        self._iterator = train_iterator(
-            source, config.batch_size // shard[1], d.tile_px, config.seed, workers=d.workers, shard=shard
-        )
-        if resume:
-            self._iterator.set_state({**resume, "shard": list(shard)})
-        self._sharding = sharding
-        self._ahead: tuple[jax.Array, np.ndarray] | None = None
-        self.state = self._iterator.get_state()  # to go on with the batch that `take` would give
-
-    def take(self) -> tuple[jax.Array, np.ndarray]:
-        """(images on the device, numbers of the unreadable tiles) of the next step."""
-        if self._ahead is None:
-            self.draw()
-        assert self._ahead is not None
-        batch, self._ahead = self._ahead, None
-        self.state = self._iterator.get_state()
-        return batch
-
-    def draw(self) -> None:
-        """Reads one batch ahead and starts its way to the device."""
-        batch = next(self._iterator)
-        images = batch["image"]
-        if self._sharding is None:
-            self._ahead = jax.device_put(images), batch["bad"]
-        else:
-            self._ahead = jax.make_array_from_process_local_data(self._sharding, images), batch["bad"]
-
-    def close(self) -> None:
-        """Ends the workers."""
-        self._iterator.close()
 
 
 def run(config: ConfigDict, workdir: str, offline: bool = False, plan_only: bool = False) -> int:
@@ -217,7 +179,6 @@ class Loop:
             print(f"resumed at step {resumed} of {self.last}", file=sys.stderr)
         self.step = resumed or 0
         self.feed = Feed(c, self.source, self.split, self.notes.iterator)
-        self.train_step = make_step(self.recipe, self.mesh, c.mesh.fsdp)
         self.features = make_features(self.recipe, self.mesh)
         if folder:
             folder.write_provenance(self.step, finish.versions(), data=self.source.fingerprint(), **finish.devices())
@@ -239,12 +200,12 @@ class Loop:
         c, began = self.config, time.monotonic()
         assert self.feed and self.progress
         if self.step < self.last:
-            self.progress.note("compiling the training step (once a start) ...")
+            train_step = self._compiled_step()
         before: dict[str, jax.Array] | None = None
         waited = 0.0
         while self.step < self.last:
             images, bad = self.feed.take()
-            self.state, metrics = self.train_step(self.state, images, self.key, self.schedules.at(self.step))
+            self.state, metrics = train_step(self.state, images, self.key, self.schedules.at(self.step))
             self.step += 1
             self.waiting.append(metrics)
             self._note_bad(bad)
@@ -262,6 +223,24 @@ class Loop:
             self.notes.seconds += time.monotonic() - began
             began = time.monotonic()
             self._stations()
+
+    def _compiled_step(self) -> Callable:
+        """The training step for what this run gives it; says how long that took and what memory it plans."""
+        c, began = self.config, time.monotonic()
+        assert self.progress
+        self.progress.note("compiling the training step (once a start) ...")
+        shape = (c.batch_size, c.data.tile_px, c.data.tile_px, 3)
+        images = jax.ShapeDtypeStruct(shape, np.uint8, sharding=self.split)
+        step = make_step(self.recipe, self.mesh, c.mesh.fsdp)
+        compiled = step.lower(self.state, images, self.key, self.schedules.at(self.step)).compile()
+        give_back_freed()
+        plan, words = compiled.memory_analysis(), f"compiled in {time.monotonic() - began:.0f} s"
+        if plan is not None:
+            sizes = (plan.argument_size_in_bytes, plan.temp_size_in_bytes)
+            words += ", a step needs {:.2f} GiB for its state and {:.2f} to work".format(*(n / 2**30 for n in sizes))
+            words += " on each device" if self.mesh else ""
+        self.progress.note(words)
+        return compiled
 
     def _draw_ahead(self, metrics: dict[str, jax.Array]) -> float:
         """Seconds that the device had nothing to do because the next batch was not there."""
@@ -333,7 +312,8 @@ class Loop:
         scheduled = {name: float(value) for name, value in self.schedules.at(step - 1).items()}
         if self.writer:
             self.writer.write(step, means | scheduled)
-            self.writer.write_timing(step, self.progress.rates() | {"train_seconds": self.notes.seconds})
+            clocks = {"train_seconds": self.notes.seconds, "resident_mib": resident_mib()}
+            self.writer.write_timing(step, self.progress.rates() | {k: v for k, v in clocks.items() if v is not None})
         self.progress.update(step=self.step, values={name: means[name] for name in SHOWN if name in means})
         self._judge(self.monitor.update(step, means))
 

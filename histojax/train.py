@@ -10,7 +10,7 @@ from absl import flags
 from histojax import cli
 from histojax.config import check
 from histojax.errors import UserError
-from histojax.hugepages import restart_with_huge_pages
+from histojax.host_memory import restart_with_huge_pages
 
 HELP = """\
 histojax train: continue DINOv2 self-supervised training of a ViT on tiles

@@ -22,6 +22,7 @@ import jax
 import numpy as np
 
 from histojax import config as configs
+from histojax.host_memory import give_back_freed
 from histojax.ssl import step as steps
 from histojax.ssl.recipe import Recipe
 from histojax.ssl.schedules import Schedules
@@ -49,6 +50,7 @@ def main() -> None:
         run = jax.jit(lambda s, v, k, t: steps.update(recipe, s, v, t, k), donate_argnums=0)
     start = time.perf_counter()
     compiled = run.lower(state, batch, key, schedule).compile()
+    give_back_freed()
     plan = compiled.memory_analysis()
     sizes = f"arguments {plan.argument_size_in_bytes / 2**30:.2f} + temporary {plan.temp_size_in_bytes / 2**30:.2f} GiB"
     print(f"compiled in {time.perf_counter() - start:.1f} s, planned {sizes}")

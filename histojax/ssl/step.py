@@ -48,8 +48,8 @@ class TeacherOutput:
     centres: dict[str, Centre]
 
 
-def make_step(recipe: Recipe, mesh: Mesh | None = None, fsdp: bool = False) -> Callable:
-    """The jitted step(state, images, key, schedule) -> (state, metrics); `state` is given away.
+def make_step(recipe: Recipe, mesh: Mesh | None = None, fsdp: bool = False) -> Any:
+    """The step(state, images, key, schedule) -> (state, metrics), a jax.jit function; `state` is given away.
 
     images (B, P, P, 3) uint8; key the root key of the run, folded with the step inside; schedule the scalars of
     Schedules.at. Metrics are float32 scalars. Over a mesh with axis "data", images are split and the state is
@@ -61,12 +61,27 @@ def make_step(recipe: Recipe, mesh: Mesh | None = None, fsdp: bool = False) -> C
         views = make_views(recipe, images, crop_key, mask_key, mesh)
         return update(recipe, state, views, schedule, drop_key)
 
+    options = _compiler_options(mesh.devices.flat[0].platform if mesh else jax.default_backend())
     if mesh is None or mesh.size == 1:
-        return jax.jit(step, donate_argnums=0)
+        return jax.jit(step, donate_argnums=0, compiler_options=options)
     split, whole = (NamedSharding(mesh, PartitionSpec(*a)) for a in (("data",), ()))
     shapes = jax.eval_shape(lambda: recipe.start(recipe.init(jax.random.key(0))))
     where = state_sharding(shapes, mesh, fsdp)
-    return jax.jit(step, donate_argnums=0, in_shardings=(where, split, whole, whole), out_shardings=(where, whole))
+    shardings: dict[str, Any] = {"in_shardings": (where, split, whole, whole), "out_shardings": (where, whole)}
+    return jax.jit(step, donate_argnums=0, compiler_options=options, **shardings)
+
+
+def _compiler_options(platform: str) -> dict[str, str]:
+    """XLA:CPU orders its work for concurrency unless told otherwise: here that gains no time and costs a third more
+    memory (tools/bench_step.py). Empty where XLA has no such option."""
+    options = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+    if platform != "cpu":
+        return {}
+    try:
+        jax.jit(lambda: 0, compiler_options=options).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return options
 
 
 def make_views(
@@ -106,11 +121,7 @@ def update(
     """
     groups = recipe.groups_of(state.student)
     target, seen = teach(recipe, state, views, schedule["teacher_temp"])
-
-    def loss(student: Tree) -> tuple[jax.Array, Metrics]:
-        return student_loss(recipe, freeze(student, groups), views, target, key)
-
-    gradients, terms = jax.grad(loss, has_aux=True)(state.student)
+    gradients, terms = student_gradient(recipe, state.student, views, target, key)
     gradients, norms = clip(gradients, groups, recipe.clip_norm)
     good = jnp.isfinite(terms["loss"]) & finite(norms)
     updated = adamw(state.student, gradients, state.moments, groups, schedule, *recipe.betas)
@@ -146,49 +157,82 @@ def teach(recipe: Recipe, state: TrainState, views: Views, temp: jax.Array) -> t
     return output, _watch(cls, output.cls.probabilities())
 
 
-def student_loss(
+def student_gradient(
+    recipe: Recipe, student: Tree, views: Views, target: TeacherOutput, key: jax.Array | None
+) -> tuple[Tree, Metrics]:
+    """(gradients, terms): of the total loss for the student, and the terms by name as they enter it, all float32.
+
+    "*_reported" are half, as the reference logs them. The share of the local crops is differentiated when that of
+    the global crops is done, so the activations of the two are never in memory together.
+    """
+    keys = (None, None) if key is None else tuple(jax.random.split(key))
+    groups = recipe.groups_of(student)
+
+    def gradient_of(loss: Callable, student: Tree, key: jax.Array | None) -> tuple[Tree, Metrics]:
+        return jax.grad(lambda s: loss(recipe, freeze(s, groups), views, target, key), has_aux=True)(student)
+
+    gradients, terms = gradient_of(_global_loss, student, keys[0])
+    if views.local_crops.shape[1]:
+        views = dataclasses.replace(views, local_crops=_after(views.local_crops, gradients))
+        more, local = gradient_of(_local_loss, student, keys[1])
+        gradients, terms = jax.tree.map(jnp.add, gradients, more), terms | local
+    half = {f"{name}_reported": terms[name] / 2 for name in ("ibot", "koleo")}
+    return gradients, {"loss": sum(terms.values(), start=jnp.float32(0)), **terms, **half}
+
+
+def _global_loss(
     recipe: Recipe, student: Tree, views: Views, target: TeacherOutput, key: jax.Array | None
 ) -> tuple[jax.Array, Metrics]:
-    """(total, terms): the scalar that is differentiated and its terms by name, all float32."""
-    c, masks = recipe.loss, views.masks
-    images, n_local = views.local_crops.shape[:2]
-    keys = (None, None) if key is None else tuple(jax.random.split(key))
-    how: dict[str, Any] = {"groups": recipe.groups, "frozen_blocks": recipe.frozen_blocks}
+    """(sum, terms) of what the global crops take part in: DINO across the two views, iBOT, KoLeo; weighted."""
+    c, masks, images = recipe.loss, views.masks, len(views.global_crops)
     flat_masks = masks.masks.reshape(2 * images, -1)
-    seen = recipe.backbone(student["backbone"], _flat(views.global_crops), flat_masks, key=keys[0], **how)
+    seen = recipe.backbone(student["backbone"], _flat(views.global_crops), flat_masks, **_how(recipe, key))
     cls = seen["cls"].reshape(images, 2, -1)
     z, prototypes = recipe.project(student, "dino_head", cls)
-    zp, patch_prototypes = recipe.project(student, "ibot_head", gather_patches(seen["patches"], masks))
-
-    pairs = 2 + 2 * n_local if n_local else 3  # without local crops the reference still counts one more term
-    chunk = max(1, c.token_chunk * recipe.groups // images)
     swapped = jax.tree.map(lambda x: x[:, ::-1] if x.ndim > 1 else x, target.cls)
-    terms = {"dino_global": 2 / pairs * losses.cross_entropy(z, prototypes, swapped, c.student_temp, chunk).mean()}
-    if n_local:
-        local = recipe.backbone(student["backbone"], _flat(views.local_crops), key=keys[1], **how)["cls"]
-        zl, _ = recipe.project(student, "dino_head", local.reshape(images, n_local, -1))
-        both = _sum_views(target.cls)
-        values = losses.cross_entropy(zl, prototypes, both, c.student_temp, chunk, mass=2.0)  # (B, L)
-        terms["dino_local"] = values.mean(0).sum() / pairs
-    values = losses.cross_entropy(zp, patch_prototypes, target.patches, c.student_temp, c.token_chunk)
-    terms["ibot"] = jnp.sum(values * masks.weights) / (2 * images)
-    terms["koleo"] = _koleo(cls, recipe.groups, c.koleo_eps)
-    return _total(terms, recipe)
-
-
-def _total(terms: Metrics, recipe: Recipe) -> tuple[jax.Array, Metrics]:
-    """Weighted sum, and the terms as they enter it; "*_reported" are half, as the reference logs them."""
-    c = recipe.loss
-    weights = {
-        "dino_global": c.dino_weight,
-        "dino_local": c.dino_weight,
-        "ibot": c.ibot_weight,
-        "koleo": c.koleo_weight,
+    across = losses.cross_entropy(z, prototypes, swapped, c.student_temp, _chunk(recipe, views))  # (B, 2)
+    z, prototypes = recipe.project(student, "ibot_head", gather_patches(seen["patches"], masks))
+    patches = losses.cross_entropy(z, prototypes, target.patches, c.student_temp, c.token_chunk)  # (groups, M)
+    terms = {
+        "dino_global": c.dino_weight * 2 / _pairs(views) * across.mean(),
+        "ibot": c.ibot_weight * jnp.sum(patches * masks.weights) / (2 * images),
+        "koleo": c.koleo_weight * _koleo(cls, recipe.groups, c.koleo_eps),
     }
-    weighted = {name: weights[name] * value for name, value in terms.items()}
-    total = sum(weighted.values(), start=jnp.float32(0))
-    half = {f"{name}_reported": weighted[name] / 2 for name in ("ibot", "koleo")}
-    return total, {"loss": total, **weighted, **half}
+    return sum(terms.values(), start=jnp.float32(0)), terms
+
+
+def _local_loss(
+    recipe: Recipe, student: Tree, views: Views, target: TeacherOutput, key: jax.Array | None
+) -> tuple[jax.Array, Metrics]:
+    """(value, terms) of DINO from each local crop to both global views; weighted."""
+    c, (images, crops) = recipe.loss, views.local_crops.shape[:2]
+    cls = recipe.backbone(student["backbone"], _flat(views.local_crops), **_how(recipe, key))["cls"]
+    z, prototypes = recipe.project(student, "dino_head", cls.reshape(images, crops, -1))
+    both = _sum_views(target.cls)
+    values = losses.cross_entropy(z, prototypes, both, c.student_temp, _chunk(recipe, views), mass=2.0)  # (B, L)
+    value = c.dino_weight * values.mean(0).sum() / _pairs(views)
+    return value, {"dino_local": value}
+
+
+def _after(x: jax.Array, gradients: Tree) -> jax.Array:
+    """x, but not before the gradients are there. A barrier would say so, yet XLA:CPU drops it before it puts its work
+    in order; what holds is an arithmetic dependence: zero times a float is not folded away."""
+    last = jnp.ravel(gradients["backbone"]["patch_embed"]["bias"])[0]
+    return x + 0.0 * jnp.isfinite(last).astype(x.dtype)
+
+
+def _how(recipe: Recipe, key: jax.Array | None) -> dict[str, Any]:
+    return {"key": key, "groups": recipe.groups, "frozen_blocks": recipe.frozen_blocks}
+
+
+def _chunk(recipe: Recipe, views: Views) -> int:
+    """Crops of each image to be scored at a time, so that about token_chunk tokens of a group are."""
+    return max(1, recipe.loss.token_chunk * recipe.groups // len(views.global_crops))
+
+
+def _pairs(views: Views) -> int:
+    """Pairs of a student's and a teacher's crop; without local crops the reference still counts one more."""
+    return 2 + max(2 * views.local_crops.shape[1], 1)
 
 
 def _koleo(cls: jax.Array, groups: int, eps: float) -> jax.Array:

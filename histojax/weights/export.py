@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
 from histojax.errors import UserError
 from histojax.weights import own
@@ -33,6 +31,7 @@ from histojax.weights.library_configs import (
     timm_entry,
 )
 from histojax.weights.licence import CARD, Link, chain_of_card
+from histojax.weights.safetensors_file import write_safetensors
 from histojax.weights.vit_tree import with_class_row
 
 WEIGHTS, CONFIG, README, PREPROCESSOR = "model.safetensors", "config.json", "README.md", "preprocessor_config.json"
@@ -92,7 +91,7 @@ def write_export(
     tensors = _layout(family, layout, tree).write(_prepared(dict(tree), family, layout))
     out_dir = Path(out_dir)
     with _written_whole(out_dir) as temporary:
-        save_file(tensors, temporary / WEIGHTS, metadata=_metadata(family, layout, links, statement))
+        write_safetensors(temporary / WEIGHTS, tensors, _metadata(family, layout, links, statement))
         for name, content in configs.items():
             _write_json(temporary / name, content)
         full = card_of(
@@ -199,7 +198,7 @@ def _written_whole(out_dir: Path) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}.", dir=out_dir.parent))
         yield temporary
         _publish(temporary, out_dir)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise UserError(f"{out_dir}: cannot be written ({error}); make room or name another folder") from error
     finally:
         if temporary is not None:

@@ -46,7 +46,7 @@ def loss_and_gradient(recipe, state, views, key=None):
 @partial(jax.jit, static_argnums=0)
 def _loss_and_gradient(recipe, state, views, key):
     target, _ = steps.teach(recipe, state, views, jnp.float32(0.05))
-    return jax.grad(lambda s: steps.student_loss(recipe, s, views, target, key), has_aux=True)(state.student)
+    return steps.student_gradient(recipe, state.student, views, target, key)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -150,11 +150,7 @@ def _losses(name: str, want: dict, meta: dict, params: dict, views: list) -> Ite
 def _run(recipe: Recipe, state: TrainState, views: step.Views, temp: jax.Array) -> dict[str, Any]:
     """Everything a pass computes, in one program."""
     target, _ = step.teach(recipe, state, views, temp)
-
-    def value(student):
-        return step.student_loss(recipe, student, views, target, None)
-
-    gradients, terms = jax.grad(value, has_aux=True)(state.student)
+    gradients, terms = step.student_gradient(recipe, state.student, views, target, None)
     scores = {who: _scores(recipe, getattr(state, who), views, who == "student") for who in ("student", "teacher")}
     return {"target": target, "gradients": gradients, "terms": terms, "scores": scores}
 
