@@ -153,7 +153,7 @@ def test_a_failed_export_leaves_nothing_and_keeps_the_old_one(tmp_path, monkeypa
     tree = META.read(state_dict("dinov2_vits14", depth=2))[0]
     before = write_export(tmp_path / "out", tree, "meta", {"n": 1}, heads=4).read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(export, "save_file", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full")))
+        patch.setattr(export, "write_safetensors", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full")))
         with pytest.raises(UserError, match=r"out: cannot be written \(disk full\)"):
             write_export(tmp_path / "out", tree, "timm", {"n": 2}, heads=4)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
