@@ -63,9 +63,8 @@ def _model() -> ConfigDict:
             registers=0,
             ffn="auto",  # auto: what the size uses; mlp; swiglu
             weights="",  # a published name, a local file, or "" for a random start
-            weights_key="teacher",  # which network to take from a file that holds both
-            head_weights="",  # continue: a teacher file with heads (its student beside it: student_weights)
-            student_weights="",
+            weights_key="auto",  # of a file with both networks: teacher, student, or auto (teacher if it is there)
+            continue_from="",  # go on with a training: its files (teacher, student, heads; commas), or their folder
             position_load="paper",  # resampling of the stored grid at load: paper, offset or antialias
             interpolation="auto",  # for local crops: offset without registers, antialias with them
             layerscale=1.0,  # initial value of a random start; a weights file brings its own
@@ -233,7 +232,7 @@ def _model_problems(c: ConfigDict) -> Iterator[str]:
     if c.eval.image_px % m.patch:
         yield f"eval.image_px={c.eval.image_px} is not a multiple of model.patch={m.patch}"
     yield _choice("model.ffn", m.ffn, ("auto", "mlp", "swiglu"))
-    yield _choice("model.weights_key", m.weights_key, ("teacher", "student"))
+    yield _choice("model.weights_key", m.weights_key, ("auto", "teacher", "student"))
     yield _choice("model.position_load", m.position_load, ("paper", "offset", "antialias"))
     yield _choice("model.interpolation", m.interpolation, ("auto", "offset", "antialias"))
     yield _choice("model.attention", m.attention, ("auto", "einsum", "xla", "cudnn"))

@@ -71,7 +71,7 @@ def card(loop: Loop) -> dict[str, Any]:
 
 def export(loop: Loop, folder: Path) -> list[Path]:
     """The weight files written below `folder`: the teacher in each layout of export.layouts with its card, and
-    teacher and student with their heads, from which a training can be continued (model.head_weights)."""
+    teacher and student with their heads, from which a training can be continued (model.continue_from)."""
     teacher, student = (_gather(tree) for tree in (loop.state.teacher, loop.state.student))
     if jax.process_index():
         return []

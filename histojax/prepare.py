@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,7 +20,7 @@ from histojax.published import Fetched, fetch_weights, weights_sha256
 from histojax.ssl.recipe import Recipe
 from histojax.ssl.state import parameter_count
 from histojax.weights.licence import as_rows, chain_beside
-from histojax.weights.load import load_backbone, load_ssl
+from histojax.weights.load import load_backbone, load_ssl, training_files
 from histojax.weights.mapping import flatten
 from histojax.weights.pos_embed import resample_grid
 
@@ -104,29 +105,49 @@ class Start:
 def load_start(config: ConfigDict, recipe: Recipe, offline: bool) -> Start:
     """The weights that the configuration names, fetched, checked against the model and put on its position grid.
 
-    model.weights starts student and teacher alike; model.head_weights and model.student_weights continue a
-    training: the teacher stays the teacher. Raises UserError for another architecture, missing or unused tensors.
+    model.weights starts student and teacher alike. model.continue_from goes on with a training: the teacher stays
+    the teacher, and a part that only one side has is given to both. Raises UserError for another architecture,
+    missing or unused tensors.
     """
     m = config.model
-    names = [name for name in (m.weights, m.head_weights, m.student_weights) if name]
-    if not names:
-        return Start()
-    files = {name: fetch_weights(name, offline=offline) for name in names}
-    student: Tree = {}
-    teacher: Tree = {}
+    names = [m.weights] if m.weights else []
+    training = _training_names(m.continue_from)
+    files = {name: fetch_weights(name, offline=offline) for name in (*names, *training)}
+    sides: dict[str, Tree] = {"student": {}, "teacher": {}}
     notes = []
     if m.weights:
-        tree, report, how = load_backbone(files[m.weights].path, m.weights_key)
-        student["backbone"] = tree
+        tree, report, how = load_backbone(files[m.weights].path, None if m.weights_key == "auto" else m.weights_key)
+        sides = {side: {"backbone": tree} for side in sides}
         notes.append(f"{m.weights}: {report.summary()} {'; '.join(how)}")
-    if m.head_weights or m.student_weights:
-        sides, how = load_ssl(*(files[name].path for name in (m.head_weights, m.student_weights) if name))
-        teacher = {**student, **sides.get("teacher", {})}
-        student = {**teacher, **sides.get("student", {})}
-        notes.append(f"continued from {', '.join(names)}: {'; '.join(how)}")
-    for side, tree in (("student", student), ("teacher", teacher)):
-        _fit(config, recipe, tree, f"{side} of {', '.join(names)}")
-    return Start(student, teacher, [_source(name, files[name]) for name in names], " | ".join(notes))
+    if training:
+        found, how = load_ssl(*(files[name].path for name in training))
+        sides = {side: parts | found.get(side, {}) for side, parts in sides.items()}
+        notes.append(f"continued from {', '.join(training)}: {'; '.join(how + _share(sides, recipe))}")
+    for side, tree in sides.items():
+        _fit(config, recipe, tree, f"{side} of {', '.join(files)}")
+    sources = [_source(name, fetched) for name, fetched in files.items()]
+    return Start(sides["student"], sides["teacher"] if training else {}, sources, " | ".join(notes) or Start.report)
+
+
+def _training_names(spec: str) -> list[str]:
+    """The files that model.continue_from says: a folder with them, or names and paths separated by commas."""
+    names: list[str] = []
+    for part in filter(None, (part.strip() for part in spec.split(","))):
+        names += [str(path) for path in training_files(part)] if Path(part).is_dir() else [part]
+    return names
+
+
+def _share(sides: dict[str, Tree], recipe: Recipe) -> list[str]:
+    """Gives a module that one side lacks the other's, so that both start from the same numbers; says what it did."""
+    notes = []
+    for module in recipe.modules:
+        for side, other in (("student", "teacher"), ("teacher", "student")):
+            if module not in sides[side] and module in sides[other]:
+                sides[side] = sides[side] | {module: sides[other][module]}
+                notes.append(f"no {side} {module} in the files: it starts as the {other}'s")
+        if module not in sides["student"]:
+            notes.append(f"no {module} in the files: random")
+    return notes
 
 
 def _fit(config: ConfigDict, recipe: Recipe, tree: Tree, file: str) -> None:

@@ -127,7 +127,7 @@ def test_the_token_goes_to_the_hub_only(monkeypatch, calls):
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
 def test_the_weights_that_configurations_name_are_published(path):
     model = runpy.run_path(str(path))["get_config"]().model
-    for name in filter(None, (model.weights, model.head_weights, model.student_weights)):
+    for name in filter(None, (model.weights, model.continue_from)):
         assert find_file(name)[1].layout in ("meta", "")
 
 

@@ -132,16 +132,15 @@ def test_two_devices_with_split_state_continue_from_the_exported_training_state(
         "--config.mesh.groups=1",
         "--config.mesh.fsdp=true",
         "--config.stop_step=3",
-        f"--config.model.head_weights={exported / 'teacher_checkpoint.safetensors'}",
-        f"--config.model.student_weights={exported / 'student_checkpoint.safetensors'}",
+        f"--config.model.continue_from={exported}",
     )
     assert done.returncode == 0, done.stderr
     assert "2 x cpu" in done.stdout
     assert_starts_where_it_ended(workdir, straight[0])
     sources = json.loads((workdir / "export" / "meta" / "card.json").read_text())["starting_weights"]
     assert [source["file"] for source in sources] == [
-        "teacher_checkpoint.safetensors",
         "student_checkpoint.safetensors",
+        "teacher_checkpoint.safetensors",
     ]
     assert all(len(source["sha256"]) == 64 for source in sources)
 

@@ -56,7 +56,7 @@ def load_ssl(*paths: str | Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
     et al. 2024), or a full `model_*.rank_0.pth`. A file without a side (a released backbone) starts both sides.
 
     Raises:
-        UserError: as load_backbone, or when two files hold the same part of the same side.
+        UserError: as load_backbone, or when two files hold the same part of the same side with other numbers.
     """
     sides: dict[str, dict[str, Any]] = {}
     notes: list[str] = []
@@ -69,12 +69,38 @@ def load_ssl(*paths: str | Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
             modules, more = modules_of(read_tensors(path, which=side_of_file), side_of_file)
             notes += [f"{Path(path).name}: {note}" for note in more if note not in notes]
             for name, tensors in modules.items():
-                if name == "rest":
-                    continue
-                if name in sides.setdefault(side, {}):
-                    raise UserError(f"{path}: a second {side} {name}; give each part in one file only")
-                sides[side][name] = _read_module(name, tensors, path)
+                if name != "rest":
+                    _add(sides.setdefault(side, {}), side, name, _read_module(name, tensors, path), path)
     return sides, notes
+
+
+def _add(parts: dict[str, Any], side: str, name: str, tree: dict[str, Any], path: str | Path) -> None:
+    """Put a module among the parts of its side; the same one may come twice, as the paper's files have the heads."""
+    if name in parts and not _equal(parts[name], tree):
+        raise UserError(f"{path}: a second {side} {name} with other numbers; give each part in one file only")
+    parts[name] = tree
+
+
+def _equal(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    left, right = flatten(a), flatten(b)
+    return left.keys() == right.keys() and all(np.array_equal(left[name], right[name]) for name in left)
+
+
+def training_files(folder: str | Path) -> list[Path]:
+    """Return the files of a folder that hold a training's teacher, student or heads, by their usual names.
+
+    Those are `*teacher*checkpoint*` and `*student*checkpoint*` (.pth or .safetensors) of the paper's code and of
+    ours. Raises UserError if there are none.
+    """
+    found = [path for path in sorted(Path(folder).iterdir()) if _is_training_file(path.name)]
+    if not found:
+        raise UserError(f"{folder}: no teacher_checkpoint or student_checkpoint (.pth, .safetensors) in this folder")
+    return found
+
+
+def _is_training_file(name: str) -> bool:
+    sided = "checkpoint" in name and ("teacher" in name or "student" in name)
+    return sided and name.endswith((".pth", ".safetensors")) and not name.startswith(".")
 
 
 def _sides_of(path: str | Path) -> tuple[str, ...]:

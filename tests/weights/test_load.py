@@ -8,7 +8,7 @@ from histojax.errors import UserError
 from histojax.weights.layouts.dinov2 import META, read_head
 from histojax.weights.layouts.hf_dinov2 import HF_DINOV2
 from histojax.weights.layouts.timm_vit import TIMM
-from histojax.weights.load import load_backbone, load_ssl
+from histojax.weights.load import load_backbone, load_ssl, training_files
 from histojax.weights.mapping import flatten
 
 MODEL = "dinov2_vits14"
@@ -143,6 +143,24 @@ def test_a_released_backbone_starts_both_sides(tmp_path):
 
 
 def test_two_files_for_one_part_are_refused(tmp_path):
-    path = save(tmp_path / "a.pth", {"teacher": prefixed("backbone.", state_dict(MODEL))})
-    with pytest.raises(UserError, match="a second teacher backbone"):
-        load_ssl(path, path)
+    paths = [
+        save(tmp_path / f"{seed}.pth", {"teacher": prefixed("backbone.", state_dict(MODEL, seed=seed))})
+        for seed in (1, 2)
+    ]
+    with pytest.raises(UserError, match="a second teacher backbone with other numbers"):
+        load_ssl(*paths)
+
+
+def test_the_same_part_in_two_files_is_read_once(tmp_path):
+    """The paper's code writes the teacher's head into a file of its own, too."""
+    files = published_files(tmp_path)
+    files.append(save(tmp_path / "teacher_dino_head_checkpoint.pth", {"teacher_dino_head": head(seed=2)}))
+    assert sorted(files) == training_files(tmp_path)
+    sides, _ = load_ssl(*training_files(tmp_path))
+    assert_same(flatten(sides["teacher"]["dino_head"]), flatten(read_head(head(seed=2))[0]))
+
+
+def test_a_folder_without_training_files_is_refused(tmp_path):
+    save(tmp_path / "dinov2_vits14_pretrain.pth", state_dict(MODEL))
+    with pytest.raises(UserError, match="no teacher_checkpoint or student_checkpoint"):
+        training_files(tmp_path)

@@ -1,0 +1,89 @@
+"""Where a training starts from: which numbers each side gets of the files that a configuration names."""
+
+import jax
+import numpy as np
+import pytest
+from tiny_recipe import tiny_config, tiny_recipe
+from torch_writer import save
+
+from histojax import prepare
+from histojax.errors import UserError
+from histojax.weights.layouts.dinov2 import META, write_head
+
+ITERATION = "eval/training_1999"
+
+
+@pytest.fixture(scope="module")
+def trees():
+    """Two sides that differ everywhere."""
+    make = jax.jit(tiny_recipe().init)
+    return {side: jax.device_get(make(jax.random.key(i))) for i, side in enumerate(("teacher", "student"))}
+
+
+@pytest.fixture(scope="module")
+def folder(trees, tmp_path_factory):
+    """What the paper's code leaves after an evaluation, named as it names them; heads lie in files of their own."""
+    folder = tmp_path_factory.mktemp("run") / ITERATION
+    folder.mkdir(parents=True)
+    for side, tree in trees.items():
+        backbone = {f"backbone.{name}": x for name, x in META.write(tree["backbone"]).items()}
+        head = write_head(tree["dino_head"])
+        whole = backbone | {f"dino_head.{name}": x for name, x in head.items()}
+        save(folder / f"{side}_checkpoint.pth", {side: whole if side == "teacher" else backbone})
+        save(folder / f"{side}_dino_head_checkpoint.pth", {f"{side}_dino_head": head})
+    return folder
+
+
+def start_of(folder, *names, weights=""):
+    files = ",".join(str(folder / name) for name in names)
+    config = tiny_config(model__continue_from=files, model__weights=weights and str(folder / weights))
+    start = prepare.load_start(config, tiny_recipe(), offline=True)
+    return {"student": start.student, "teacher": start.teacher}, start
+
+
+def assert_is(tree, expected):
+    assert jax.tree.structure(tree) == jax.tree.structure(expected)
+    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(expected)))
+
+
+def test_the_paper_s_files_continue_each_side_as_itself(folder, trees):
+    """Their own code then overwrites the teacher with the student."""
+    for names in (("",), ("student_dino_head_checkpoint.pth", "student_checkpoint.pth", "teacher_checkpoint.pth")):
+        sides, start = start_of(folder, *names)
+        for side, tree in sides.items():
+            assert_is(tree, trees[side])
+        assert "random" not in start.report
+        assert len(start.sources) == (4 if names == ("",) else 3)
+
+
+def test_put_in_gives_the_loop_what_was_loaded(folder, trees):
+    _, start = start_of(folder, "")
+    random = tiny_recipe().init(jax.random.key(5))
+    student, teacher = prepare.put_in(start, random)
+    assert_is(jax.device_get(student), trees["student"])
+    assert_is(jax.device_get(teacher), trees["teacher"])
+
+
+def test_a_part_of_one_side_is_given_to_both_and_said(folder, trees):
+    sides, start = start_of(folder, "teacher_checkpoint.pth")
+    for tree in sides.values():
+        assert_is(tree, trees["teacher"])
+    assert "no student backbone in the files: it starts as the teacher's" in start.report
+    sides, start = start_of(folder, "student_dino_head_checkpoint.pth", weights="student_checkpoint.pth")
+    for tree in sides.values():
+        assert_is(tree, trees["student"])
+    assert "no teacher dino_head in the files: it starts as the student's" in start.report
+
+
+def test_a_backbone_starts_both_sides_with_one_random_head(folder, trees):
+    sides, start = start_of(folder, weights="teacher_checkpoint.pth")
+    assert sides["teacher"] == {} and set(start.student) == {"backbone"}
+    sides, start = start_of(folder, "student_checkpoint.pth", "teacher_dino_head_checkpoint.pth")
+    assert_is(sides["teacher"]["dino_head"], sides["student"]["dino_head"])
+    assert_is(sides["teacher"]["backbone"], trees["student"]["backbone"])
+
+
+def test_heads_of_another_size_are_refused(folder):
+    config = tiny_config(model__continue_from=str(folder), head__hidden=64)
+    with pytest.raises(UserError, match="dino_head/mlp_0/kernel has shape"):
+        prepare.load_start(config, tiny_recipe(head__hidden=64), offline=True)
