@@ -99,7 +99,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(capsys, tmp_path, tiny_record)
         ((VIRCHOW, "--encoder", "uni9"), "did you mean uni"),
         ((VIRCHOW, "--encoder", "resnet50"), "another architecture, timm of ViT"),
         ((GOLDEN / "timm_hoptimus_like.safetensors", "--encoder", "tiny_virchow"), "the model expects"),
-        ((LUNIT, "--which", "ema"), "must be teacher or student"),
+        ((LUNIT, "--which", "ema"), "no tensors under the key 'ema'"),
         ((GOLDEN / "imagebind.pth", "--to", "timm"), "ImageBind can be written as histojax"),
     ):
         code, _, error = run(capsys, *words, "--out", tmp_path / "out")

@@ -18,7 +18,7 @@ import numpy as np
 from histojax.errors import UserError
 from histojax.weights.lazy import Checkpoint, LazyTensor, Storage, row_major
 from histojax.weights.torch_file import read_legacy, read_zip
-from histojax.weights.unwrap import unwrap
+from histojax.weights.unwrap import SIDES, unwrap
 
 _SAFE_DTYPES: dict[str, Any] = {
     "F64": np.float64,
@@ -48,7 +48,8 @@ def read_tensors(path: str | Path, *, which: str | None = None) -> Checkpoint:
     Args:
         path: a .pth / .pt / .bin / .ckpt / .torch / .safetensors file, an index of shards (*.index.json), or a
             folder that holds one of these.
-        which: "teacher" or "student" where a file has both; None takes the teacher and notes it.
+        which: "teacher" or "student" where a file has both (None takes the teacher and notes it), or the key of the
+            tensors that are wanted.
 
     Raises:
         UserError: missing, truncated or unknown files; what to do is said.
@@ -59,13 +60,15 @@ def read_tensors(path: str | Path, *, which: str | None = None) -> Checkpoint:
         head = file.read(64)
         _refuse_strangers(path, head, size)
         if path.name.endswith(".index.json"):
-            return _read_shards(path, which)
+            return _no_keys(_read_shards(path, which), which)
         if head[:4] == b"PK\x03\x04":
-            return unwrap(Checkpoint(path, "zip .pth", {}), read_zip(path, size), which)
+            checkpoint = Checkpoint(path, "zip .pth", {})
+            return unwrap(checkpoint, read_zip(path, size, checkpoint.named), which)
         if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
-            return _read_safetensors(path, file, size)
+            return _no_keys(_read_safetensors(path, file, size), which)
         if head[:1] == b"\x80":
-            return unwrap(Checkpoint(path, "legacy .pth", {}), read_legacy(path, file, size), which)
+            checkpoint = Checkpoint(path, "legacy .pth", {})
+            return unwrap(checkpoint, read_legacy(path, file, size, checkpoint.named), which)
     if path.suffix == ".safetensors":
         raise UserError(f"{path}: not a whole safetensors file ({size} bytes); download it again")
     raise UserError(f"{path}: neither a PyTorch file nor safetensors (it starts with {head[:8]!r})")
@@ -104,6 +107,13 @@ def _refuse_strangers(path: Path, head: bytes, size: int) -> None:
 # safetensors
 
 
+def _no_keys(checkpoint: Checkpoint, which: str | None) -> Checkpoint:
+    """Return the checkpoint, unless a key is asked for: only pickles have them."""
+    if which not in (None, *SIDES) and checkpoint.container != "sharded .bin":
+        raise UserError(f"{checkpoint.path}: a safetensors file has no key {which!r}: use --which teacher or student")
+    return checkpoint
+
+
 def _read_safetensors(path: Path, file: BinaryIO, size: int) -> Checkpoint:
     file.seek(0)
     length = int.from_bytes(file.read(8), "little")
@@ -118,7 +128,7 @@ def _read_safetensors(path: Path, file: BinaryIO, size: int) -> Checkpoint:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: the safetensors header is damaged ({error}); download it again") from None
-    return Checkpoint(path, "safetensors", tensors, other={key: str(value)[:80] for key, value in metadata.items()})
+    return Checkpoint(path, "safetensors", tensors, metadata={key: str(value) for key, value in metadata.items()})
 
 
 def _safe_tensor(path: Path, name: str, entry: Mapping[str, Any], start: int, size: int) -> LazyTensor:

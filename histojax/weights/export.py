@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ def write_export(
     tensors = _layout(family, layout, tree).write(_prepared(dict(tree), family, layout))
     out_dir = Path(out_dir)
     with _written_whole(out_dir) as temporary:
-        write_safetensors(temporary / WEIGHTS, tensors, _metadata(family, layout, links, statement))
+        write_safetensors(temporary / WEIGHTS, tensors, _metadata(family, layout, tensors, links, statement))
         for name, content in configs.items():
             _write_json(temporary / name, content)
         full = card_of(
@@ -169,8 +169,8 @@ def _configs(
     return {}
 
 
-def _metadata(family: str, layout: str, chain: Sequence[Link], statement: str) -> dict[str, str]:
-    facts = {"format": "pt"} if layout != own.NAME else {own.FAMILY: family}
+def _metadata(family: str, layout: str, names: Iterable[str], chain: Sequence[Link], statement: str) -> dict[str, str]:
+    facts = {"format": "pt"} if layout != own.NAME else own.metadata_of(family, names)
     if chain:
         facts["licence"] = "; ".join(one.terms() for one in chain)
     return facts | ({"positions": statement} if statement else {})

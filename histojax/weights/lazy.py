@@ -78,7 +78,9 @@ class Checkpoint:
     container: str  # "zip .pth", "legacy .pth", "safetensors", "sharded safetensors", "sharded .bin"
     tensors: dict[str, Any]
     wrapper: str = ""  # keys that were unwrapped, e.g. "teacher" or "model/state_dict"
-    other: dict[str, str] = field(default_factory=dict)  # non-tensor keys and what they are
+    other: dict[str, str] = field(default_factory=dict)  # what is beside the tensors: keys, and what they are
+    metadata: dict[str, str] = field(default_factory=dict)  # of a safetensors file
+    named: set[str] = field(default_factory=set)  # what a pickle wants to import beside torch's own; nothing is run
     notes: list[str] = field(default_factory=list)
     sides: tuple[str, ...] = ()  # "teacher", "student": those with a top-level key of their own
 

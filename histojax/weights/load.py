@@ -14,9 +14,8 @@ from histojax.weights.detect import the_layout
 from histojax.weights.layouts.dinov2 import read_head
 from histojax.weights.mapping import Report, flatten
 from histojax.weights.read import modules_of, open_weights
+from histojax.weights.unwrap import SIDES, sides_of
 from histojax.weights.vit_tree import positions_of, with_class_row
-
-_SIDES = ("teacher", "student")
 
 
 def load_backbone(
@@ -61,10 +60,10 @@ def load_ssl(*paths: str | Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
     sides: dict[str, dict[str, Any]] = {}
     notes: list[str] = []
     for path in paths:
-        found = _sides_of(path)
+        found = sides_of(read_tensors(path))
         if not found:
             notes.append(f"{Path(path).name}: says neither teacher nor student: used for both")
-        for side in found or _SIDES:
+        for side in found or SIDES:
             side_of_file = side if found else None
             modules, more = modules_of(read_tensors(path, which=side_of_file), side_of_file)
             notes += [f"{Path(path).name}: {note}" for note in more if note not in notes]
@@ -101,12 +100,6 @@ def training_files(folder: str | Path) -> list[Path]:
 def _is_training_file(name: str) -> bool:
     sided = "checkpoint" in name and ("teacher" in name or "student" in name)
     return sided and name.endswith((".pth", ".safetensors")) and not name.startswith(".")
-
-
-def _sides_of(path: str | Path) -> tuple[str, ...]:
-    checkpoint = read_tensors(path)
-    by_name = tuple(s for s in _SIDES if any(f".{s}." in f".{name}" for name in checkpoint.tensors))
-    return checkpoint.sides or by_name
 
 
 def _read_module(name: str, tensors: Mapping[str, Any], path: str | Path) -> dict[str, Any]:

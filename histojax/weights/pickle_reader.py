@@ -20,6 +20,12 @@ from histojax.errors import UserError
 
 BUDGET = 60_000_000  # opcodes, list items and copied bytes of one pickle
 MAX_LINE = 1 << 20
+MAX_NAMED = 1000
+# types of storages, tensors, devices and numpy scalars: nothing in them can be run
+_HARMLESS = re.compile(
+    r"torch\.(\w*Storage|storage\.\w+|\w*(float|int|complex|bool)\w*|strided|device|nn\.parameter\.Parameter|Tensor"
+    r"|_utils\._rebuild_\w+|serialization\._get_layout)|numpy\.(dtype|ndarray|_?core\.multiarray\.\w+)"
+)
 _MARK = object()
 _SCALARS = (str, bytes, int, float, complex, bool, type(None))
 
@@ -55,7 +61,13 @@ class Bounded:
         return self._file.readline(MAX_LINE)
 
 
-def load_pickle(file: BinaryIO, end: int, persistent: Callable[[Any], Any] | None = None, tensor: Any = None) -> Any:
+def load_pickle(
+    file: BinaryIO,
+    end: int,
+    persistent: Callable[[Any], Any] | None = None,
+    tensor: Any = None,
+    named: set[str] | None = None,
+) -> Any:
     """Return the object of the pickle at the file's position, which is left behind its last opcode.
 
     Args:
@@ -63,11 +75,12 @@ def load_pickle(file: BinaryIO, end: int, persistent: Callable[[Any], Any] | Non
         end: no byte from here on is read.
         persistent: makes an object of a persistent id (torch: a storage).
         tensor: `f(storage, offset, size, stride, dtype_name | None)`; makes a tensor, or raises UserError.
+        named: gets the names that the pickle wants to import and that are no part of torch's own format.
 
     Raises:
         UserError: malformed, truncated, or more work than `BUDGET`.
     """
-    machine = _Machine(persistent, tensor)
+    machine = _Machine(persistent, tensor, set() if named is None else named)
     try:
         for opcode, argument, _ in pickletools.genops(cast(Any, Bounded(file, end))):
             machine.spend(1)
@@ -84,11 +97,11 @@ def load_pickle(file: BinaryIO, end: int, persistent: Callable[[Any], Any] | Non
 class _Machine:
     """Stack machine of the pickle opcodes up to protocol 5, on plain containers and placeholders."""
 
-    def __init__(self, persistent: Callable[[Any], Any] | None, tensor: Any):
+    def __init__(self, persistent: Callable[[Any], Any] | None, tensor: Any, named: set[str]):
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.left = BUDGET
-        self.persistent, self.tensor = persistent, tensor
+        self.persistent, self.tensor, self.named = persistent, tensor, named
 
     def spend(self, amount: int) -> None:
         self.left -= amount
@@ -212,13 +225,19 @@ class _Machine:
     # names, calls and states
 
     def op_global(self, argument: str) -> None:
-        self.stack.append(Placeholder(argument.replace(" ", ".")))
+        self.stack.append(self.name(argument.replace(" ", ".")))
+
+    def name(self, name: str) -> Placeholder:
+        """Return what stands for an imported name; it is noted unless it belongs to torch's own format."""
+        if name not in _BUILDERS and not _HARMLESS.fullmatch(name) and len(self.named) < MAX_NAMED:
+            self.named.add(name[:80])
+        return Placeholder(name)
 
     def op_stack_global(self, _: Any) -> None:
         name, module = self.stack.pop(), self.stack.pop()
         if not isinstance(name, str) or not isinstance(module, str):
             raise ValueError("a name that is not text")
-        self.stack.append(Placeholder(f"{module}.{name}"))
+        self.stack.append(self.name(f"{module}.{name}"))
 
     def op_reduce(self, _: Any) -> None:
         args, function = self.stack.pop(), self.stack.pop()
@@ -235,7 +254,7 @@ class _Machine:
         self.stack.append(self.call(function, tuple(args)))
 
     def op_inst(self, argument: str) -> None:
-        self.stack.append(self.call(Placeholder(argument.replace(" ", ".")), tuple(self.pop_mark())))
+        self.stack.append(self.call(self.name(argument.replace(" ", ".")), tuple(self.pop_mark())))
 
     def op_build(self, _: Any) -> None:
         state, target = self.stack.pop(), self.stack[-1]

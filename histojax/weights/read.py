@@ -17,11 +17,9 @@ from histojax.weights.detect import FAMILIES, check_family, the_layout, title
 from histojax.weights.layouts import Layout
 from histojax.weights.lazy import Checkpoint
 from histojax.weights.mapping import Report, flatten, ghost, is_ghost, shape_of
-from histojax.weights.unwrap import clean_names, split_modules
-from histojax.weights.vit_tree import positions_of, with_class_row, without_class_row
+from histojax.weights.unwrap import clean_names, is_aside, sides_of, split_modules
+from histojax.weights.vit_tree import grid_of, positions_of, with_class_row, without_class_row
 
-# what files hold beside a backbone, outside its prefix, that no encoder needs
-_ASIDE = ("head.*", "classifier.*", "pooler.*", "lm_head.*", "decoder.*", "fc.*", "criterion.*", "loss.*")
 _TOKENS = ("cls_token", "register_tokens", "pos_embed")
 _SHOWN = 6
 
@@ -47,6 +45,7 @@ class Found:
     notes: tuple[str, ...]  # every step taken, and why
     unused: tuple[str, ...] = ()  # names outside the backbone that nothing is known of
     aside: tuple[str, ...] = ()  # those that are known and not needed
+    sides: tuple[str, ...] = ()  # those of teacher and student that the file has
 
     @property
     def family(self) -> str:
@@ -58,6 +57,14 @@ class Found:
         ghosts = {name: ghost(tensor.shape) for name, tensor in self.tensors.items()}
         tree, report, _ = self._read(ghosts, None, expected)
         return tree, report
+
+    def position_grid(self) -> int | None:
+        """Return the side of a ViT's position grid in patches; None where a file has no positions."""
+        shapes = self.shapes()[0]
+        try:
+            return grid_of(shapes) if self.family == "vit" and "pos_embed" in shapes else None
+        except UserError as error:
+            raise UserError(f"{self.path}: {error}") from None
 
     def read(
         self, expected: Mapping[str, Any] | None = None, ignore: Sequence[str] = ()
@@ -111,7 +118,7 @@ def read_tree(
         path: file, index of shards, or folder; see containers.read_tensors.
         family: the network it is for (a key of detect.FAMILIES); None recognises it.
         layout: the layout's name ("meta", "timm", "hf" ...); None recognises it by the names.
-        which: "teacher" or "student" where the file has both (default: teacher).
+        which: "teacher" or "student" where the file has both (default: teacher), or the key of the tensors wanted.
         expected: the network's tree (leaves with a shape); its spare parts (a classifier) are read only if it has
             them. None checks completeness alone.
         ignore: shell patterns of names that may be left out though nothing is known of them.
@@ -130,10 +137,8 @@ def open_weights(
 ) -> Found:
     """Return the opened file with what was recognised; arguments and errors as of `read_tree`."""
     check_family(family)
-    if which not in (None, "teacher", "student"):
-        raise UserError(f"which={which!r} must be teacher or student")
     checkpoint = read_tensors(path, which=which)
-    if own.FAMILY in checkpoint.other:
+    if own.FAMILY in checkpoint.metadata:
         return _open_own(checkpoint, family, layout)
     modules, notes = modules_of(checkpoint, which)
     if "backbone" not in modules:
@@ -141,7 +146,7 @@ def open_weights(
     tensors = modules.pop("backbone")
     chosen, why = the_layout(tensors, family=family, want=layout, file=path)
     rest = modules.pop("rest", {})
-    aside = {name for name in rest if any(fnmatchcase(name, pattern) for pattern in _ASIDE)}
+    aside = {name for name in rest if is_aside(name)}
     counts = {name: len(part) for name, part in modules.items()} | ({"other modules": len(aside)} if aside else {})
     if counts:
         notes.append("left aside: " + ", ".join(f"{count} tensors of {name}" for name, count in counts.items()))
@@ -154,6 +159,7 @@ def open_weights(
         (*notes, f"layout {title(chosen)}: {why}"),
         unused=tuple(sorted(set(rest) - aside)),
         aside=(*sorted(aside), *heads),
+        sides=sides_of(checkpoint),
     )
 
 
@@ -193,7 +199,7 @@ def _changed(tree: dict[str, Any], change: Callable[[dict], dict]) -> dict[str, 
 
 
 def _open_own(checkpoint: Checkpoint, family: str | None, layout: str | None) -> Found:
-    found = checkpoint.other[own.FAMILY]
+    found = checkpoint.metadata[own.FAMILY]
     if layout not in (None, own.NAME):
         raise UserError(f"{checkpoint.path}: has histojax's own layout, not {layout!r}; leave --layout out")
     if family not in (None, found) or found not in FAMILIES:
@@ -201,6 +207,6 @@ def _open_own(checkpoint: Checkpoint, family: str | None, layout: str | None) ->
             f"{checkpoint.path}: these are weights of another architecture, {FAMILIES.get(found, found)}; expected "
             f"{FAMILIES.get(family or '', 'one of ' + ', '.join(FAMILIES))}"
         )
-    chosen = own.layout_of(found)
+    chosen = own.layout_of(found, own.names_in(checkpoint.metadata))
     notes = (checkpoint.container, f"layout {title(chosen)}: its metadata says {own.FAMILY}={found}")
     return Found(checkpoint.path, checkpoint.container, chosen, checkpoint.tensors, notes)

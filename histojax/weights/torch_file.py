@@ -51,8 +51,8 @@ _TORCH_DTYPES: dict[str, Any] = {
 }
 
 
-def read_zip(path: Path, size: int) -> Any:
-    """Return the object saved in a zip .pth, its tensors lazy."""
+def read_zip(path: Path, size: int, named: set[str] | None = None) -> Any:
+    """Return the object saved in a zip .pth, its tensors lazy; for `named` see pickle_reader.load_pickle."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename: info for info in archive.infolist()}
@@ -67,7 +67,7 @@ def read_zip(path: Path, size: int) -> Any:
         raise UserError(f"{path}: truncated or damaged zip ({error}; {size} bytes); download it again") from None
     locate = _ZipStorages(path, size, root, members)
     try:
-        return load_pickle(io.BytesIO(text), len(text), locate, _tensor_factory(path, size))
+        return load_pickle(io.BytesIO(text), len(text), locate, _tensor_factory(path, size), named)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
@@ -121,7 +121,7 @@ class _ZipStorages:
         return info.header_offset + 30 + int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little")
 
 
-def read_legacy(path: Path, file: BinaryIO, size: int) -> Any:
+def read_legacy(path: Path, file: BinaryIO, size: int, named: set[str] | None = None) -> Any:
     """Return the object of a .pth from before PyTorch 1.6: pickles one behind the other, then the storages."""
     file.seek(0)
     storages: dict[str, Storage] = {}
@@ -132,7 +132,7 @@ def read_legacy(path: Path, file: BinaryIO, size: int) -> Any:
         info = load_pickle(file, size)
         if isinstance(info, dict) and info.get("little_endian") is False:
             raise UserError("saved on a big-endian machine, which is not supported")
-        root = load_pickle(file, size, _legacy_storages(storages), _tensor_factory(path, size))
+        root = load_pickle(file, size, _legacy_storages(storages), _tensor_factory(path, size), named)
         keys = load_pickle(file, size)
         _place_storages(file, size, keys, storages)
     except UserError as error:

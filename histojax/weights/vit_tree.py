@@ -97,4 +97,8 @@ def faults_of(tree: Mapping[str, Any]) -> list[str]:
             faults.append(f"{name} of the feed-forward layers has {', '.join(parts)} only")
     if ("ls1" in blocks) != ("ls2" in blocks):
         faults.append("only one of the two LayerScales (ls1, ls2) is there")
+    try:
+        positions_of(tree)
+    except UserError as error:
+        faults.append(str(error))
     return faults

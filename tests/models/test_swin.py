@@ -1,9 +1,13 @@
+import re
+
 import jax
 import numpy as np
 import pytest
 from family_cases import GOLDEN, listing, read_listing, rewritten, run_case, worst_excess
 from flax import nnx
+from safetensors.numpy import save_file
 
+from histojax.errors import UserError
 from histojax.models.swin import (
     CTRANSPATH,
     PatchMerging,
@@ -16,6 +20,7 @@ from histojax.models.swin import (
 )
 from histojax.weights.containers import read_tensors
 from histojax.weights.detect import detect_layout
+from histojax.weights.read import read_tree
 
 FILE = GOLDEN / "ctranspath_3stage.pth"
 
@@ -44,6 +49,35 @@ def test_names_of_newer_timm():
             tensors[f"layers.{stage + 1}.downsample.{leaf}"] = value
     assert [layout.name for layout, _ in detect_layout(tensors)] == ["ctranspath-timm"]
     assert read_listing(CTRANSPATH, tensors) == 27_520_038
+
+
+def renamed_as_timm(tensors):
+    """Newer timm counts the merging to the stage that it leads to."""
+
+    def name(old):
+        return re.sub(r"layers\.(\d)\.downsample", lambda m: f"layers.{int(m[1]) + 1}.downsample", old)
+
+    return {name(old): tensor for old, tensor in tensors.items()}
+
+
+def test_three_stages_in_the_names_of_newer_timm(tmp_path):
+    """How many stages there are is up to the file; a merging that is lost, or one too many, is named."""
+    stored = {name: tensor.numpy() for name, tensor in read_tensors(FILE).tensors.items()}
+    new = renamed_as_timm(stored)
+    save_file(new, tmp_path / "new.safetensors")
+    found, wanted = read_tree(tmp_path / "new.safetensors"), read_tree(FILE)
+    assert found.layout == "ctranspath-timm"
+    jax.tree.map(np.testing.assert_array_equal, found.tree, wanted.tree)
+    written = rewritten("swin", new)
+    assert set(written) == set(found.report.matched)
+    lost = {name: value for name, value in new.items() if "layers.1.downsample" not in name}
+    save_file(lost, tmp_path / "lost.safetensors")
+    with pytest.raises(UserError, match="patch merging after stage 0 lacks norm/bias, norm/scale, reduction/kernel"):
+        read_tree(tmp_path / "lost.safetensors")
+    last = {name.replace("layers.2.down", "layers.3.down"): value for name, value in new.items()}
+    save_file(new | last, tmp_path / "more.safetensors")
+    with pytest.raises(UserError, match="patch merging after stage 2 is one too many"):
+        read_tree(tmp_path / "more.safetensors")
 
 
 def test_plain_swin_is_not_taken_for_ctranspath():

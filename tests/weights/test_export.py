@@ -17,6 +17,7 @@ from histojax.weights.licence import Link
 from histojax.weights.load import load_backbone
 from histojax.weights.mapping import flatten
 from histojax.weights.read import read_tree
+from histojax.weights.safetensors_file import write_safetensors
 from histojax.weights.unwrap import clean_names, split_modules
 
 FILES = GOLDEN / "extractors"
@@ -58,7 +59,7 @@ def test_card_keeps_facts_hash_and_the_position_trap(tmp_path):
         "3 x 3" in card["positions"] and "6 px" in card["positions"] and "timm always antialiased" in card["positions"]
     )
     assert card["preprocessing"]["mean"] == [0.5] * 3
-    stored = read_tensors(path).other
+    stored = read_tensors(path).metadata
     assert stored["format"] == "pt" and "dinov2_vits14: Apache-2.0" in stored["licence"]
     assert "3 x 3" in stored["positions"]
     config = json.loads((tmp_path / "out" / "config.json").read_text())["pretrained_cfg"]
@@ -182,3 +183,40 @@ def test_a_folder_of_something_else_is_not_written_into(tmp_path):
     with pytest.raises(UserError, match="is a file"):
         write_export(tmp_path / "config.json", tree, "timm", {}, heads=4)
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+# our own file: complete, or refused by name
+
+
+@pytest.mark.parametrize(
+    "file, family, lost",
+    [
+        ("timm_hoptimus_like.safetensors", "vit", "patch_embed/kernel"),
+        ("timm_hoptimus_like.safetensors", "vit", "blocks/mlp/w3/bias"),
+        ("timm_lunit_like_bf16.safetensors", "vit", "blocks/mlp/fc2/bias"),
+        ("sam_windowed.pth", "sam", "rel_pos/block1/h"),
+        ("ctranspath_3stage.pth", "swin", "stage0/downsample/reduction/kernel"),
+    ],
+)
+@pytest.mark.parametrize("listed", [True, False])
+def test_our_own_file_is_read_strictly(file, family, lost, listed, tmp_path):
+    path = write_export(tmp_path / "out", read_tree(FILES / file).tree, "histojax", {}, family=family, heads=4)
+    tensors, metadata = load_file(path), read_tensors(path).metadata
+    if not listed:  # as written before names were listed
+        metadata.pop("histojax_tensors")
+    write_safetensors(path, {name: value for name, value in tensors.items() if name != lost}, metadata)
+    with pytest.raises(UserError, match=rf"model\.safetensors: .*({lost}|incomplete|has \w+ only)"):
+        read_tree(path)
+    write_safetensors(path, tensors | {"foo/bar": np.ones(2, np.float32)}, metadata)
+    with pytest.raises(UserError, match=r"1 tensors have no place in this network: foo/bar"):
+        read_tree(path)
+
+
+def test_our_own_file_without_an_optional_part_is_noticed(tmp_path):
+    """Without its registers a ViT is a ViT still: only the list of names tells."""
+    tree = read_tree(FILES / "timm_hoptimus_like.safetensors").tree
+    path = write_export(tmp_path / "out", tree, "histojax", {}, heads=4)
+    tensors, metadata = load_file(path), read_tensors(path).metadata
+    write_safetensors(path, {name: v for name, v in tensors.items() if name != "register_tokens"}, metadata)
+    with pytest.raises(UserError, match="1 tensors are missing: register_tokens"):
+        read_tree(path)

@@ -41,8 +41,25 @@ def test_wrappers_inside_names_are_removed():
 
 
 def test_a_prefix_that_some_names_lack_stays():
-    source = {"model.a": 1, "criterion.pos_weight": 2}
+    source = {"model.a": 1, "projector.weight": 2}
     assert clean_names(source)[0] == source
+
+
+@pytest.mark.parametrize(
+    "names, backbone, rest",
+    [
+        (["model.a", "model.head.b", "criterion.pos_weight"], ["a", "head.b"], ["criterion.pos_weight"]),
+        (["module.a", "n_averaged"], ["a"], ["n_averaged"]),
+        (["model.a", "head.weight", "head.bias"], ["a"], ["head.weight", "head.bias"]),
+        (["module.encoder_q.a", "module.encoder_k.a", "module.queue"], ["a"], ["encoder_k.a", "queue"]),
+        (["model.backbone.a", "model.head.b", "loss.w"], ["a"], ["head.b", "loss.w"]),
+    ],
+)
+def test_names_that_no_encoder_needs_may_lack_the_prefix(names, backbone, rest):
+    modules = split_modules(clean_names({name: name for name in names})[0])
+    assert {name: list(part) for name, part in modules.items()} == {"backbone": backbone, "rest": rest}
+    with pytest.raises(UserError, match=r"head\.weight is in the file twice"):
+        clean_names({"model.backbone.a": 1, "model.head.weight": 2, "head.weight": 3})
 
 
 def full_training_state():

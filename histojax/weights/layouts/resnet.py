@@ -43,7 +43,7 @@ RESNET = Layout(
     "torchvision",
     RULES,
     _recognise,
-    ignore=("*.num_batches_tracked",),
+    ignore=("*.num_batches_tracked", "fc.*.*"),  # MoCo has a projection head in the place of the classifier
     family="resnet",
     spare=("fc/*", "layer4/*"),  # models without classifier, and those that end with layer3
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
+from dataclasses import replace
+from typing import Any
 
 from histojax.weights.layouts import Layout
 from histojax.weights.layouts.dinov2 import linear, norm
@@ -42,8 +44,28 @@ def _merging(name: str, path: str) -> tuple[Rule, ...]:
 
 
 _MERGING_LAST = _merging("layers.{stage}", "stage{stage}")
-# timm >= 0.9 counts the merging to the stage that it leads to
-_MERGING_FIRST = tuple(rule for i in range(3) for rule in _merging(f"layers.{i + 1}", f"stage{i}"))
+# timm >= 0.9 counts the merging to the stage that it leads to; how many there are, `_faults` checks
+_STAGES_AT_MOST = 8  # sides are halved: more would need pictures of 8192 px
+_MERGING_FIRST = tuple(
+    replace(rule, optional=True)
+    for stage in range(_STAGES_AT_MOST - 1)
+    for rule in _merging(f"layers.{stage + 1}", f"stage{stage}")
+)
+
+
+def _faults(tree: Mapping[str, Any]) -> list[str]:
+    """Complaints about patch merging: every stage but the last one ends with it."""
+    stages, faults = sum(key.startswith("stage") for key in tree), []
+    for number in range(stages):
+        found = tree.get(f"stage{number}", {}).get("downsample", {})
+        leaves = {f"{part}/{leaf}" for part, inner in found.items() for leaf in inner}
+        wanted = {"norm/scale", "norm/bias", "reduction/kernel"} if number < stages - 1 else set()
+        if leaves != wanted:
+            lost, more = (", ".join(sorted(names)) for names in (wanted - leaves, leaves - wanted))
+            faults.append(
+                f"patch merging after stage {number} {f'lacks {lost}' if lost else f'is one too many: {more}'}"
+            )
+    return faults
 
 
 def _recognise(stem: str, first: bool) -> Callable[[Set[str]], str]:
@@ -60,7 +82,7 @@ def _layout(name: str, stem: tuple[Rule, ...], merging: tuple[Rule, ...]) -> Lay
     mark = "patch_embed.proj.6.weight" if stem is _CONV_STEM else "patch_embed.proj.weight"
     ignore = ("*.relative_position_index", "*.attn_mask", "*.num_batches_tracked", "head.*")
     rules = (*stem, *_STAGES, *merging)
-    return Layout(name, rules, _recognise(mark, merging is _MERGING_LAST), ignore=ignore, family="swin")
+    return Layout(name, rules, _recognise(mark, merging is _MERGING_LAST), ignore=ignore, family="swin", faults=_faults)
 
 
 LAYOUTS = (
