@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from histojax.errors import UserError
-from histojax.models.record import WeightFile
-from histojax.models.table import find_file
+from histojax.models.record import EncoderRecord, WeightFile
+from histojax.models.table import ENCODERS, find_file
+from histojax.weights.containers import check_whole
 from histojax.weights.fetch import fetch, known_sha256
 
 HUB = "https://huggingface.co"
@@ -34,18 +35,29 @@ def fetch_weights(name: str | Path, *, offline: bool = False, cache: str | Path 
     """
     if Path(name).exists():
         return Fetched(Path(name), WeightFile(Path(name).name), LOCAL)
-    name = str(name)
-    if urllib.parse.urlsplit(name).scheme in ("http", "https", "file"):
-        file = Path(urllib.parse.unquote(urllib.parse.urlsplit(name).path)).name
+    if (known := record_of(name)) is not None:
+        weights, licence = known[1], known[0].licence
+    else:
+        file = Path(urllib.parse.unquote(urllib.parse.urlsplit(str(name)).path)).name
         if not file:
             raise UserError(f"{name}: the URL does not end in a file name")
-        weights, licence = WeightFile(file, name), "unknown: from a URL"
-    elif Path(name).suffix in ENDINGS and Path(name).name != name:
-        raise UserError(f"{name}: no such file")
-    else:
-        record, weights = find_file(name)
-        licence = record.licence
+        weights, licence = WeightFile(file, str(name)), "unknown: from a URL"
     return Fetched(fetch_file(weights, offline=offline, cache=cache), weights, licence)
+
+
+def record_of(name: str | Path) -> tuple[EncoderRecord, WeightFile] | None:
+    """(record, its file) that a name asks `fetch_weights` for; None for an existing path, and for a strange URL.
+
+    Raises UserError for an unknown name.
+    """
+    if Path(name).exists():
+        return None
+    name = str(name)
+    if urllib.parse.urlsplit(name).scheme in ("http", "https", "file"):
+        return next(((r, file) for r in ENCODERS.values() for file in r.weights if address(file) == name), None)
+    if Path(name).suffix in ENDINGS and Path(name).name != name:
+        raise UserError(f"{name}: no such file")
+    return find_file(name)
 
 
 def fetch_file(file: WeightFile, *, offline: bool = False, cache: str | Path | None = None) -> Path:
@@ -103,6 +115,7 @@ def _fetch(file: WeightFile, offline: bool, cache: str | Path | None) -> Path:
         size=file.size,
         page=file.home,
         token=hub_token() if file.hub and url.startswith("https://") else None,
+        check=check_whole,
         offline=offline,
         cache=cache,
     )

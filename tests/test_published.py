@@ -9,7 +9,7 @@ from histojax import published
 from histojax.errors import UserError
 from histojax.models.record import WeightFile
 from histojax.models.table import ENCODERS, find_file
-from histojax.published import address, fetch_file, fetch_weights, hub_token, weights_sha256
+from histojax.published import address, fetch_file, fetch_weights, hub_token, record_of, weights_sha256
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 HUB = WeightFile("model.bin", hub="owner/name")
@@ -63,6 +63,15 @@ def test_parts_of_a_training(calls):
         "?download=1"
     )
     assert calls[0]["file"] == found.path.name and found.licence == "see https://zenodo.org/records/10406135"
+
+
+def test_the_record_that_a_name_asks_for(tmp_path):
+    record, file = record_of("UNI_v1")
+    assert record.name == "uni" and file == record.weights[0]
+    record, file = record_of("dinov2_vits14_nct_student")
+    assert record.name == "dinov2_vits14_nct" and file.part == "student"
+    assert record_of(ENCODERS["sam_vit_b"].weights[0].url)[0].name == "sam_vit_b"
+    assert record_of(tmp_path) is None and record_of("https://x.example/a.pth") is None
 
 
 def test_urls(calls):

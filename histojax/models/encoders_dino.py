@@ -57,7 +57,7 @@ def _dinov2(size: str, registers: int) -> EncoderRecord:
         "Apache-2.0",
         commercial=True,
         derivatives=True,
-        aliases=(*spellings, timm, f"{timm}.lvd142m", f"timm/{timm}.lvd142m", hub),
+        aliases=(*spellings, timm, f"{timm}.lvd142m", hub),
     )
 
 
@@ -142,7 +142,7 @@ def _dinobloom(size: str) -> EncoderRecord:
         "Apache-2.0",
         commercial=True,
         derivatives=True,
-        aliases=(f"dinobloom_vit{size}14",),
+        aliases=(f"dinobloom_vit{size}14", f"dino_bloom_{size}"),
         notes="Haematology: images of single cells, not tissue. The resize filter is recalled, check.",
     )
 

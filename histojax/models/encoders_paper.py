@@ -61,7 +61,7 @@ _RESNETS = (
         name="resnet50_v1",
         weights=(_V1,),
         preprocess=Preprocess(224, 224),
-        aliases=("resnet50.tv_in1k", "timm/resnet50.tv_in1k", "resnet50_imagenet1k_v1"),
+        aliases=("resnet50.tv_in1k", "resnet50_imagenet1k_v1"),
         paper_row="",
         notes="The older ImageNet weights.",
     ),
@@ -202,9 +202,17 @@ _BEITS = (
         notes="Finetuned on ImageNet-1k labels. Its feature is the one in front of its classifier.",
     ),
     _BEIT,
-    _beit_finetuned("pt22k_ft22k", ("beit_base", "beit_base_patch16_224.in22k_ft_in22k")),
     _beit_finetuned(
-        "pt22k_ft22kto1k", ("beit_base_patch16_224.in22k_ft_in22k_in1k", "microsoft/beit-base-patch16-224")
+        "pt22k_ft22k",
+        ("beit_base", "beit_base_patch16_224.in22k_ft_in22k", "microsoft/beit-base-patch16-224-pt22k-ft22k"),
+    ),
+    _beit_finetuned(
+        "pt22k_ft22kto1k",
+        (
+            "beit_base_patch16_224.in22k_ft_in22k_in1k",
+            "beit_base_patch16_224",
+            "microsoft/beit-base-patch16-224",
+        ),
     ),
 )
 
@@ -229,7 +237,7 @@ _IMAGEBIND = EncoderRecord(
     "CC-BY-NC-SA-4.0",
     commercial=False,
     derivatives=True,
-    aliases=("imagebind", "facebook/imagebind-huge", "imagebind_vision"),
+    aliases=("imagebind", "facebook/imagebind", "facebook/imagebind-huge", "imagebind_vision"),
     notes="The vision branch. Its features have unit norm; no other extractor's have.",
 )
 _IMAGEBINDS = (

@@ -62,7 +62,7 @@ _VIRCHOW2 = EncoderRecord(
     2560,
     0.5,
     **_CLOSED,
-    aliases=("paige-ai/Virchow2",),
+    aliases=("paige-ai/Virchow2", "paige_virchow2"),
     notes="Trained at 5x, 10x, 20x and 40x.",
 )
 
@@ -80,7 +80,7 @@ _BIG = (
         1024,
         0.5,
         **_CLOSED,
-        aliases=("uni_v1", "MahmoodLab/UNI"),
+        aliases=("uni_v1", "MahmoodLab/UNI", "mahmood_uni"),
     ),
     EncoderRecord(
         "uni2_h",
@@ -95,7 +95,7 @@ _BIG = (
         1536,
         0.5,
         **_CLOSED,
-        aliases=("uni_v2", "uni2", "MahmoodLab/UNI2-h"),
+        aliases=("uni_v2", "uni2", "MahmoodLab/UNI2-h", "mahmood_uni2_h"),
     ),
     EncoderRecord(
         "virchow",
@@ -107,7 +107,7 @@ _BIG = (
         0.5,
         **_APACHE,
         gated=True,
-        aliases=("paige-ai/Virchow", "virchow_v1"),
+        aliases=("paige-ai/Virchow", "virchow_v1", "virchow_full"),
     ),
     _VIRCHOW2,
     replace(
@@ -231,7 +231,7 @@ _HUGGING_FACE = (
         "MIT",
         commercial=True,
         derivatives=True,
-        aliases=("midnight", "midnight12k", "kaiko-ai/midnight"),
+        aliases=("midnight", "midnight12k", "kaiko-ai/midnight", "kaiko_midnight_12k"),
         notes="Trained at 0.25, 0.5, 1 and 2 mpp. Its authors classify with the class token and the mean of the patch "
         'tokens; TRIDENT\'s code takes the class token alone (pooling="cls").',
     ),
@@ -286,7 +286,7 @@ _DINO: dict[str, Any] = {"layerscale": None}
 _SMALL, _BASE = (384, 12, 6), (768, 12, 12)
 
 
-def _kaiko(short: str, timm: str, network: ViTConfig) -> EncoderRecord:
+def _kaiko(short: str, timm: str, network: ViTConfig, aliases: tuple[str, ...] = ()) -> EncoderRecord:
     hub = f"1aurent/{timm}.kaiko_ai_towards_large_pathology_fms"
     return EncoderRecord(
         f"kaiko_{short}",
@@ -298,7 +298,7 @@ def _kaiko(short: str, timm: str, network: ViTConfig) -> EncoderRecord:
         0.5,
         "kaiko.ai terms, non-commercial (recalled, check)",
         commercial=False,
-        aliases=(f"kaiko-{short.removeprefix('vit')}", hub, f"kaiko-ai/{short}"),
+        aliases=(f"kaiko-{short.removeprefix('vit')}", hub, f"kaiko-ai/{short}", *aliases),
         notes="Trained at several magnifications.",
     )
 
@@ -318,7 +318,13 @@ def _lunit(patch: int) -> EncoderRecord:
         0.5,
         "Lunit non-commercial licence",
         commercial=False,
-        aliases=(f"lunit_s{patch}", f"lunit_dino_s{patch}", hub, f"lunit_vit_small_patch{patch}_dino"),
+        aliases=(
+            f"lunit_s{patch}",
+            f"lunit_dino_s{patch}",
+            hub,
+            f"vit_small_patch{patch}_224.lunit_dino",
+            f"lunit_vit_small_patch{patch}_dino",
+        ),
         notes="Trained at 20x and 40x. The resize filter is recalled, check.",
     )
 
@@ -332,6 +338,7 @@ _DINO_TRAINED = (
         "vitl14",
         "vit_large_patch14_reg4_dinov2",
         _timm(1024, 24, 16, 14, image=518, registers=4, positions="patches"),
+        ("1aurent/vit_large_patch14_reg4_224.kaiko_ai_towards_large_pathology_fms",),
     ),
     _lunit(8),
     _lunit(16),

@@ -31,8 +31,8 @@ PAPER: dict[str, tuple[str, str]] = {
 
 
 def spelling(name: str) -> str:
-    """What is left of a name when case, separators and "hf-hub:" in front do not matter."""
-    return re.sub(r"[-_./ ]", "", re.sub(r"^hf[-_]hub:", "", name.strip().lower()))
+    """What is left of a name when case, separators and "hf-hub:", "timm/" or "pathology/" in front do not matter."""
+    return re.sub(r"[-_./ ]", "", re.sub(r"^(hf[-_]hub:)?(timm/|pathology/)?", "", name.strip().lower()))
 
 
 def _files(record: EncoderRecord) -> dict[str, WeightFile]:
@@ -46,17 +46,17 @@ def _files(record: EncoderRecord) -> dict[str, WeightFile]:
     return names
 
 
-_RECORDS: dict[str, EncoderRecord] = {
-    spelling(name): record for record in ENCODERS.values() for name in (record.name, *record.aliases)
-}
 _FILES: dict[str, tuple[EncoderRecord, WeightFile]] = {}
 for _record in ENCODERS.values():
     for _name, _file in _files(_record).items():
         _FILES.setdefault(_name, (_record, _file))  # several records run one file in different ways
+_RECORDS: dict[str, EncoderRecord] = {
+    name: record for name, (record, file) in _FILES.items() if file == record.weights[0]
+} | {spelling(name): record for record in ENCODERS.values() for name in (record.name, *record.aliases)}
 
 
 def find(name: str) -> EncoderRecord:
-    """The record of a name or alias in any spelling; raises UserError that suggests the nearest names."""
+    """The record of a name or alias in any spelling, or of its file's name; raises UserError with the nearest names."""
     record = _RECORDS.get(spelling(name))
     if record is None:
         raise UserError(f"{name}: no encoder of that name; {_nearest(name)}")

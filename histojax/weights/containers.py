@@ -55,22 +55,41 @@ def read_tensors(path: str | Path, *, which: str | None = None) -> Checkpoint:
         UserError: missing, truncated or unknown files; what to do is said.
     """
     path = _file_of(Path(path))
+    if path.name.endswith(".index.json"):
+        return _no_keys(_read_shards(path, which), which)
+    checkpoint, root = _read(path)
+    return _no_keys(checkpoint, which) if root is None else unwrap(checkpoint, root, which)
+
+
+def check_whole(path: str | Path, name: str) -> None:
+    """Raise UserError unless a file is whole, as far as its container tells without reading the tensors.
+
+    Args:
+        path: of the file, which may have a temporary name.
+        name: its real name.
+    """
+    if name.endswith(".index.json"):
+        _shard_names(Path(path))
+    else:
+        _read(Path(path))
+
+
+def _read(path: Path) -> tuple[Checkpoint, Any]:
+    """Return (checkpoint, object in the pickle); of a safetensors file, which has its tensors already, None."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         head = file.read(64)
         _refuse_strangers(path, head, size)
-        if path.name.endswith(".index.json"):
-            return _no_keys(_read_shards(path, which), which)
         if head[:4] == b"PK\x03\x04":
             checkpoint = Checkpoint(path, "zip .pth", {})
-            return unwrap(checkpoint, read_zip(path, size, checkpoint.named), which)
+            return checkpoint, read_zip(path, size, checkpoint.named)
         if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
-            return _no_keys(_read_safetensors(path, file, size), which)
+            return _read_safetensors(path, file, size), None
         if head[:1] == b"\x80":
             checkpoint = Checkpoint(path, "legacy .pth", {})
-            return unwrap(checkpoint, read_legacy(path, file, size, checkpoint.named), which)
+            return checkpoint, read_legacy(path, file, size, checkpoint.named)
     if path.suffix == ".safetensors":
-        raise UserError(f"{path}: not a whole safetensors file ({size} bytes); download it again")
+        raise UserError(f"{path}: not a whole safetensors file ({size} bytes); delete it and download it again")
     raise UserError(f"{path}: neither a PyTorch file nor safetensors (it starts with {head[:8]!r})")
 
 
@@ -119,7 +138,9 @@ def _read_safetensors(path: Path, file: BinaryIO, size: int) -> Checkpoint:
     length = int.from_bytes(file.read(8), "little")
     start = 8 + length
     if start > size:
-        raise UserError(f"{path}: truncated: its header needs {start} bytes, the file has {size}; download it again")
+        raise UserError(
+            f"{path}: truncated: its header needs {start} bytes, the file has {size}; delete it and download it again"
+        )
     try:
         header = json.loads(file.read(length))
         metadata = header.pop("__metadata__", {}) or {}
@@ -127,7 +148,9 @@ def _read_safetensors(path: Path, file: BinaryIO, size: int) -> Checkpoint:
     except UserError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path}: the safetensors header is damaged ({error}); download it again") from None
+        raise UserError(
+            f"{path}: the safetensors header is damaged ({error}); delete it and download it again"
+        ) from None
     return Checkpoint(path, "safetensors", tensors, metadata={key: str(value) for key, value in metadata.items()})
 
 
@@ -141,19 +164,27 @@ def _safe_tensor(path: Path, name: str, entry: Mapping[str, Any], start: int, si
     if end - begin != math.prod(shape) * dtype.itemsize:
         raise TypeError(f"{name} {kind} {shape} does not fit its {end - begin} bytes")
     if start + end > size:
-        raise UserError(f"{path}: truncated: {name} ends at byte {start + end}, the file has {size}; download it again")
+        raise UserError(
+            f"{path}: truncated: {name} ends at byte {start + end} of {size}; delete it and download it again"
+        )
     storage = Storage(dtype, math.prod(shape), start + begin)
     return LazyTensor(shape, dtype, path, storage, 0, row_major(shape))
 
 
-def _read_shards(path: Path, which: str | None) -> Checkpoint:
+def _shard_names(path: Path) -> tuple[dict[str, str], list[str]]:
+    """Return (shard by tensor, the shards) of an index."""
     try:
         shards = json.loads(path.read_text())["weight_map"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        names = sorted(set(shards.values()))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{path}: not an index of shards (no weight_map)") from None
-    names = sorted(set(shards.values()))
     if any(not isinstance(name, str) or Path(name).name != name for name in names):
         raise UserError(f"{path}: the index names files outside its folder: {names}")
+    return shards, names
+
+
+def _read_shards(path: Path, which: str | None) -> Checkpoint:
+    shards, names = _shard_names(path)
     missing = [name for name in names if not (path.parent / name).is_file()]
     if missing:
         raise UserError(

@@ -10,11 +10,13 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,8 @@ class Remote:
     size: int | None = None  # bytes
     page: str = ""  # where people accept terms or find the file
     token: str | None = dataclasses.field(default=None, repr=False)  # sent to the host of `url` only
+    # raises UserError unless a file (at a path, of a name) is whole; for those without a known hash
+    check: Callable[[Path, str], None] | None = None
 
     @property
     def name(self) -> str:
@@ -54,6 +58,7 @@ def fetch(
     size: int | None = None,
     page: str = "",
     token: str | None = None,
+    check: Callable[[Path, str], None] | None = None,
     cache: str | Path | None = None,
     offline: bool = False,
     progress: bool = True,
@@ -61,10 +66,11 @@ def fetch(
     """Return the local path of a file, which is downloaded unless the cache has it.
 
     The cache never holds anything half-done: bytes go to `<file>.part`, an interrupted transfer is resumed from
-    there, and the file gets its name after size and SHA-256 were checked. A file put there by hand is checked too.
+    there, and the file gets its name after size and SHA-256 were checked; where the hash is not known, by the one
+    that the hub states and by `check`. A file put there by hand is checked too.
 
     Args:
-        url, file, sha256, size, page, token: see `Remote`.
+        url, file, sha256, size, page, token, check: see `Remote`.
         cache: folder; default $HISTOJAX_CACHE, else ~/.cache/histojax.
         offline: refuse to download; the message says what to put where.
         progress: show a bar with the remaining time on stderr.
@@ -72,7 +78,7 @@ def fetch(
     Raises:
         UserError: no connection, no permission, a web page instead of weights, wrong hash.
     """
-    remote = Remote(url, file, sha256, size, page, token)
+    remote = Remote(url, file, sha256, size, page, token, check)
     target = cache_folder(cache) / file
     if target.is_file() and _is_verified(target, remote):
         return target
@@ -124,8 +130,20 @@ def _is_verified(path: Path, remote: Remote) -> bool:
             "and run again"
         )
     if noted is None:
+        if remote.sha256 is None and (fault := _incomplete(path, remote)):
+            raise UserError(f"{path}: {fault}; delete it and run again")
         _remember(path, digest)
     return True
+
+
+def _incomplete(path: Path, remote: Remote) -> str:
+    """What is wrong with a file whose hash is not known, "" if nothing is."""
+    try:
+        if remote.check is not None:
+            remote.check(path, remote.name)
+    except UserError as error:  # without its path and its advice: both are about a file that has its name
+        return str(error).removeprefix(f"{path}: ").partition("; delete")[0]
+    return ""
 
 
 def _note(path: Path) -> Path:
@@ -139,10 +157,10 @@ def _remember(path: Path, digest: str) -> None:
 
 
 def _download(remote: Remote, target: Path, progress: bool) -> None:
-    part = target.with_name(target.name + ".part")
+    part, stated = target.with_name(target.name + ".part"), None
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            _transfer(remote, part, progress)
+            stated = _transfer(remote, part, progress)
             break
         except urllib.error.HTTPError as error:
             if error.code == 416:  # the part is longer than the file: from another version
@@ -158,7 +176,7 @@ def _download(remote: Remote, target: Path, progress: bool) -> None:
             if isinstance(getattr(error, "reason", error), FileNotFoundError):  # of a file:// address
                 raise UserError(f"{remote.url}: no such file") from None
             _retry(remote, target, attempt, error)
-    _accept(remote, part, target)
+    _accept(remote, part, target, stated)
 
 
 def _retry(remote: Remote, target: Path, attempt: int, error: Exception) -> None:
@@ -187,12 +205,15 @@ def _denied(remote: Remote) -> str:
     return f"only for accounts that are known: {terms}, set HF_TOKEN to a token of that account and run again"
 
 
-def _transfer(remote: Remote, part: Path, progress: bool) -> None:
-    """Append to `part` what is missing; raise ConnectionError if the stream ends early."""
+def _transfer(remote: Remote, part: Path, progress: bool) -> str | None:
+    """Append to `part` what is missing; return the SHA-256 that the hub states, None if it states none.
+
+    Raises ConnectionError if the stream ends early.
+    """
     have = part.stat().st_size if part.exists() else 0
     tag = _tag(part)
     if have and remote.size is not None and have >= remote.size:
-        return
+        return None
     headers = {"User-Agent": "histojax", "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
@@ -201,7 +222,8 @@ def _transfer(remote: Remote, part: Path, progress: bool) -> None:
     request = urllib.request.Request(remote.url, headers=headers)
     if remote.token:
         request.add_unredirected_header("Authorization", f"Bearer {remote.token}")
-    with urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT_SECONDS) as reply:
+    redirects = _Redirects(urllib.parse.urlsplit(remote.url).netloc)
+    with urllib.request.build_opener(redirects).open(request, timeout=TIMEOUT_SECONDS) as reply:
         if have and not _continues(reply, have):
             have = 0
         length = reply.headers.get("Content-Length")
@@ -212,12 +234,23 @@ def _transfer(remote: Remote, part: Path, progress: bool) -> None:
         _copy(reply, part, have, total, remote, progress)
     if total is not None and part.stat().st_size < total:
         raise ConnectionError(f"connection closed after {part.stat().st_size} of {total} bytes")
+    return redirects.stated
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Keeps the token within a host: hubs send on to storage servers, which must not see it."""
+    """Keeps the token within a host: hubs send on to storage servers, which must not see it.
+
+    `stated` is the SHA-256 of the file behind the link, which Hugging Face's hub tells when it sends on.
+    """
+
+    def __init__(self, host: str):
+        self.host = host
+        self.stated: str | None = None
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        linked = (headers.get("X-Linked-Etag") or "").strip('"')
+        if req.host == self.host and re.fullmatch(r"[0-9a-f]{64}", linked):
+            self.stated = linked
         request = super().redirect_request(req, fp, code, msg, headers, newurl)
         token = req.unredirected_hdrs.get("Authorization")
         if request is not None and token and (request.type, request.host) == (req.type, req.host):
@@ -253,9 +286,9 @@ def _copy(reply: Any, part: Path, have: int, total: int | None, remote: Remote, 
         os.fsync(file.fileno())
 
 
-def _accept(remote: Remote, part: Path, target: Path) -> None:
+def _accept(remote: Remote, part: Path, target: Path, stated: str | None) -> None:
     """Check the whole part and give it its name; remove it if it is not what was wanted."""
-    digest = file_sha256(part)
+    digest, wanted = file_sha256(part), remote.sha256 or stated
     with open(part, "rb") as file:
         head = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
     fault = ""
@@ -263,14 +296,17 @@ def _accept(remote: Remote, part: Path, target: Path) -> None:
         fault = "the server sent a web page instead of weights (a login, or a wrong link)"
     elif head.startswith(b"version https://git-lfs"):
         fault = "the server sent a git-lfs pointer instead of weights"
-    elif remote.sha256 is not None and digest != remote.sha256:
-        fault = f"SHA-256 is {digest}, expected {remote.sha256}; the download was removed, run again"
+    elif wanted is not None and digest != wanted:
+        fault = f"SHA-256 is {digest}, expected {wanted}; the download was removed, run again"
+    elif remote.sha256 is None and (broken := _incomplete(part, remote)):
+        fault = f"what came is not a whole weight file: {broken}; it was removed, run again"
     _tag(part).unlink(missing_ok=True)
     if fault:
         part.unlink()
         raise UserError(f"{remote.url}: {fault}; or {_by_hand(remote, target)}")
     if remote.sha256 is None:
-        print(f"{remote.name}: unverified (no published SHA-256 is known); computed {digest}", file=sys.stderr)
+        known = "has the SHA-256 that its host states" if stated else "unverified (no published SHA-256 is known)"
+        print(f"{remote.name}: {known}; computed {digest}", file=sys.stderr)
     os.replace(part, target)
     _remember(target, digest)
 

@@ -40,7 +40,9 @@ class LazyTensor:
         count = span(self.shape, self.strides) * size
         data = np.fromfile(self.path, np.uint8, count, offset=self.storage.start + self.offset * size)
         if len(data) != count:
-            raise UserError(f"{self.path}: ended inside a tensor; it changed or is truncated: download it again")
+            raise UserError(
+                f"{self.path}: ended inside a tensor; it changed or is truncated: delete it and download it again"
+            )
         flat = data.view(self.dtype)
         if self.strides == row_major(self.shape):
             return flat.reshape(self.shape)

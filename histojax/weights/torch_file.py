@@ -64,7 +64,9 @@ def read_zip(path: Path, size: int, named: set[str] | None = None) -> Any:
     except UserError:
         raise
     except _ZIP_ERRORS as error:
-        raise UserError(f"{path}: truncated or damaged zip ({error}; {size} bytes); download it again") from None
+        raise UserError(
+            f"{path}: truncated or damaged zip ({error}; {size} bytes); delete it and download it again"
+        ) from None
     locate = _ZipStorages(path, size, root, members)
     try:
         return load_pickle(io.BytesIO(text), len(text), locate, _tensor_factory(path, size), named)
@@ -104,12 +106,14 @@ class _ZipStorages:
             return self.found[key]
         info = self.members.get(f"{self.root}data/{key}")
         if info is None:
-            raise UserError(f"storage {key} is missing in the archive; download the file again")
+            raise UserError(f"storage {key} is missing in the archive; delete the file and download it again")
         if info.compress_type != zipfile.ZIP_STORED:
             raise UserError("the archive is compressed, PyTorch's never are; unpack and save it again with torch.save")
         start = self._start(info)
         if count * dtype.itemsize > info.file_size or start + info.file_size > self.size:
-            raise UserError(f"storage {key} is shorter than its {count} elements; download the file again")
+            raise UserError(
+                f"storage {key} is shorter than its {count} elements; delete the file and download it again"
+            )
         return self.found.setdefault(key, Storage(dtype, count, start))
 
     def _start(self, info: zipfile.ZipInfo) -> int:
@@ -117,7 +121,7 @@ class _ZipStorages:
             file.seek(info.header_offset)
             local = file.read(30)
         if local[:4] != b"PK\x03\x04":
-            raise UserError("truncated or damaged zip; download the file again")
+            raise UserError("truncated or damaged zip; delete the file and download it again")
         return info.header_offset + 30 + int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little")
 
 
@@ -159,7 +163,7 @@ def _place_storages(file: BinaryIO, size: int, keys: Any, storages: Mapping[str,
     for key in keys:
         data = file.read(8)
         if len(data) < 8:
-            raise UserError(f"truncated: {size} bytes end before storage {key}; download it again")
+            raise UserError(f"truncated: {size} bytes end before storage {key}; delete it and download it again")
         count = int.from_bytes(data, "little")
         storage = storages.get(key)
         if storage is None or count != storage.count:
@@ -167,11 +171,13 @@ def _place_storages(file: BinaryIO, size: int, keys: Any, storages: Mapping[str,
         storage.start = file.tell()
         end = storage.start + count * storage.dtype.itemsize
         if end > size:
-            raise UserError(f"truncated: storage {key} ends at byte {end}, the file has {size}; download it again")
+            raise UserError(
+                f"truncated: storage {key} ends at byte {end}, the file has {size}; delete it and download it again"
+            )
         file.seek(end)
     lost = [key for key, storage in storages.items() if storage.start < 0]
     if lost:
-        raise UserError(f"truncated: {len(lost)} storages are not in the file; download it again")
+        raise UserError(f"truncated: {len(lost)} storages are not in the file; delete it and download it again")
 
 
 def _storage_id(pid: Any) -> tuple[str, np.dtype, int]:

@@ -226,6 +226,33 @@ def test_spellings(name, record):
 
 
 @pytest.mark.parametrize(
+    "name, record",
+    [
+        ("microsoft/beit-base-patch16-224-pt22k-ft22k", "beit_base_pt22k_ft22k"),
+        ("timm/beit_base_patch16_224.in22k_ft_in22k_in1k", "beit_base_pt22k_ft22kto1k"),
+        ("timm/resnet50.tv2_in1k", "resnet50"),
+        ("timm/resnet50.tv_in1k", "resnet50_v1"),
+        ("timm/vit_huge_plus_patch16_dinov3.lvd1689m", "dinov3_vith16plus"),
+        ("timm/samvit_base_patch16.sa1b", "sam_vit_b"),
+        ("hf-hub:timm/vit_small_patch14_dinov2.lvd142m", "dinov2_vits14"),
+        ("vit_small_patch16_224.lunit_dino", "lunit_vits16"),
+        ("1aurent/vit_large_patch14_reg4_224.kaiko_ai_towards_large_pathology_fms", "kaiko_vitl14"),
+        ("pathology/mahmood_uni2_h", "uni2_h"),
+        ("sam_vit_b_01ec64", "sam_vit_b"),
+        ("DinoBloom-S.pth", "dinobloom_s"),
+        ("dinov2_vits_TCGA_training_29999_teacher_checkpoint.pth", "dinov2_vits14_tcga"),
+    ],
+)
+def test_names_that_users_of_other_libraries_type(name, record):
+    assert find(name).name == record
+
+
+def test_a_file_that_is_not_the_encoder_is_not_found_as_one():
+    with pytest.raises(UserError, match="no encoder of that name"):
+        find("dinov2_vits_NCT_10k_training_1999_student_checkpoint.pth")
+
+
+@pytest.mark.parametrize(
     "name, near",
     [("unii", "uni"), ("dinov2_vits_14b", "dinov2_vits14"), ("gigapth", "prov_gigapath"), ("phikn", "phikon")],
 )

@@ -9,7 +9,7 @@ from torch_writer import BF16, Raw, call, emit_tensor, save, save_legacy, text
 from vit_arrays import GOLDEN, assert_same
 
 from histojax.errors import UserError
-from histojax.weights.containers import read_tensors
+from histojax.weights.containers import check_whole, read_tensors
 
 EXTRACTORS = GOLDEN / "extractors"
 DTYPES = ["float32", "float64", "float16", "int64", "int32", "uint8", "bool"]
@@ -300,3 +300,20 @@ def test_random_damage_gives_user_errors_only(file, tmp_path):
         except UserError:
             refused += 1
     assert refused > 50
+
+
+def test_whole_files_are_told_from_others_under_any_name(tmp_path):
+    """A download has a temporary name until it is known to be whole; its tensors and wrappers do not matter then."""
+    part = tmp_path / "x.part"
+    for name in ("format_zip.pth", "format_legacy.pth", "format.safetensors"):
+        content = (EXTRACTORS / name).read_bytes()
+        part.write_bytes(content)
+        check_whole(part, name)
+        part.write_bytes(content[:-20])
+        with pytest.raises(UserError, match="truncated"):
+            check_whole(part, name)
+    part.write_text(json.dumps({"weight_map": {"a": "model-1.safetensors"}}))
+    check_whole(part, "model.safetensors.index.json")
+    part.write_text('{"weight_map": {"a": "mod')
+    with pytest.raises(UserError, match="not an index of shards"):
+        check_whole(part, "model.safetensors.index.json")

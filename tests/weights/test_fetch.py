@@ -25,6 +25,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path in server.moves:
             self.send_response(302)
             self.send_header("Location", server.moves[self.path])
+            if server.linked:
+                self.send_header("X-Linked-Etag", f'"{server.linked}"')
             self.send_header("Content-Length", "0")
             self.end_headers()
             return None
@@ -60,7 +62,7 @@ def server(monkeypatch):
     monkeypatch.setattr(fetching, "BACKOFF_SECONDS", 0.0)
     monkeypatch.setattr(fetching, "CHUNK", 1 << 14)
     made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    made.requests, made.cuts, made.tags, made.tokens, made.moves = [], [], [], [], {}
+    made.requests, made.cuts, made.tags, made.tokens, made.moves, made.linked = [], [], [], [], {}, ""
     threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True).start()
     yield made
     made.shutdown()
@@ -145,6 +147,40 @@ def test_not_found_gives_the_way_by_hand(server, tmp_path):
 def test_unknown_hash_is_called_unverified_and_computed(server, tmp_path, capsys):
     get(server, tmp_path, sha256=None)
     assert f"unverified (no published SHA-256 is known); computed {SHA256}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("linked, fault", [(SHA256, ""), ("0" * 64, f"SHA-256 is {SHA256}, expected {'0' * 64}")])
+def test_the_hash_that_the_hub_states_is_compared(server, tmp_path, capsys, linked, fault):
+    server.moves["/link.pth"], server.linked = address(server), linked
+    if fault:
+        with pytest.raises(UserError, match=fault):
+            get(server, tmp_path, "/link.pth", sha256=None)
+        assert leftovers(tmp_path) == []
+    else:
+        get(server, tmp_path, "/link.pth", sha256=None)
+        assert "has the SHA-256 that its host states" in capsys.readouterr().err
+
+
+def incomplete(path, name):
+    """As containers.check_whole."""
+    if path.read_bytes() != CONTENT or not name.startswith("a"):
+        raise UserError(f"{path}: truncated zip; delete it and download it again")
+
+
+def test_a_file_that_is_not_whole_is_not_kept(server, tmp_path):
+    assert get(server, tmp_path, sha256=None, check=incomplete).exists()
+    with pytest.raises(UserError, match=r"not a whole weight file: truncated zip; it was removed, run again; or") as e:
+        get(server, tmp_path, "/b.pth", sha256=None, check=incomplete)
+    assert "b.pth.part" not in str(e.value)
+    assert leftovers(tmp_path) == ["a.pth", "a.pth.sha256.json"]
+
+
+def test_a_broken_file_put_there_by_hand_is_named(server, tmp_path):
+    (tmp_path / "a.pth").write_bytes(CONTENT[:-1])
+    with pytest.raises(UserError) as error:
+        get(server, tmp_path, sha256=None, check=incomplete)
+    assert str(error.value) == f"{tmp_path / 'a.pth'}: truncated zip; delete it and run again"
+    assert server.requests == [] and leftovers(tmp_path) == ["a.pth"]
 
 
 def test_progress_goes_to_stderr(server, tmp_path, capsys):
