@@ -7,7 +7,7 @@ import difflib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -30,6 +30,12 @@ def guarded(command: str, work: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print(f"{command}: interrupted", file=sys.stderr)
         return 130
+
+
+def warn(command: str, sentences: Iterable[str]) -> None:
+    """Prints warnings on stderr, a line each."""
+    for sentence in sentences:
+        print(f"{command}: warning: {sentence}", file=sys.stderr)
 
 
 def parse(values: flags.FlagValues, argv: Sequence[str]) -> None:

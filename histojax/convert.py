@@ -27,11 +27,13 @@ flags:
                        and its input, feature and licence go into the card
   --layout NAME        how the tensors are named: auto (default), meta, timm, hf, hf-vit, torchvision, unilm,
                        ctranspath ... Needed only where the names fit several
-  --which SIDE         teacher (default) or student, where the file has both
+  --which SIDE         teacher (default) or student, where the file has both; or the key of the tensors that are
+                       wanted, where it has several sets (model_ema)
   --ignore PATTERN     names that may be left out though nothing is known of them, e.g. --ignore 'neck.*'; repeatable
   --to LAYOUT          histojax (default: our own names, for every family), or meta, timm, hf ... as histojax export
-  --heads N            attention heads of a ViT, if they are not 64 channels each
+  --heads N            attention heads of a ViT, where neither the encoder nor a card or config.json beside it says it
   --licence TEXT       of a local file whose licence we cannot know, for the card
+  --commercial         stop unless every licence in the chain clearly allows commercial use
   --offline            never download
   --help               this page
 
@@ -64,6 +66,7 @@ def _main(argv: Sequence[str]) -> int:
     from histojax import transfer  # jax is imported only now
     from histojax.models.table import find
     from histojax.weights.export import check_target, write_export
+    from histojax.weights.licence import check_commercial
 
     record = find(values.encoder) if values.encoder else None
     parcel = transfer.open_file(
@@ -76,10 +79,14 @@ def _main(argv: Sequence[str]) -> int:
         heads=values.heads,
         offline=values.offline,
     )
-    check_target(parcel.family, values.to)
+    check_target(parcel.family, values.to, parcel.tree)
+    if values.commercial:
+        check_commercial(parcel.chain, values.file)
     print(report_of(parcel))
+    cli.warn("histojax convert", transfer.warnings(parcel, values.to))
     if values.check:
         return 0
+    transfer.check_heads(parcel)
     path = write_export(
         Path(values.out),
         parcel.tree,
@@ -90,6 +97,7 @@ def _main(argv: Sequence[str]) -> int:
         heads=parcel.heads,
         eps=parcel.eps,
         rule=parcel.rule,
+        assumed=parcel.assumed,
     )
     print(f"written    {path}")
     return 0
@@ -104,7 +112,7 @@ def _arguments(argv: Sequence[str]) -> Any:
     parser.add_argument("--to", default="histojax")
     parser.add_argument("--ignore", action="append", default=[])
     parser.add_argument("--heads", type=int)
-    for name in ("--check", "--offline"):
+    for name in ("--check", "--commercial", "--offline"):
         parser.add_argument(name, action="store_true")
     return parser.parse_args(argv)
 
@@ -118,6 +126,7 @@ def report_of(parcel: Any) -> str:
         names = getattr(parcel.report, title)
         shown = f": {', '.join(names[:6])}{' ...' if len(names) > 6 else ''}" if names else ""
         rows.append((title, f"{len(names)}{shown}"))
+    rows += [("assumed", sentence) for sentence in parcel.assumed]
     rows += [("licence", one.terms()) for one in parcel.chain]
     return "\n".join(f"{title:10s} {text}" for title, text in rows)
 

@@ -29,16 +29,17 @@ from histojax.models.record import EncoderRecord, Preprocess
 from histojax.models.resnet import ResNetConfig
 from histojax.models.table import find
 from histojax.models.vit import ViTConfig
-from histojax.published import fetch_file, weights_sha256
+from histojax.published import fetch_file, licences_of, not_published, record_with, weights_sha256
+from histojax.weights.licence import Link, check_commercial
 from histojax.weights.mapping import flatten, unflatten
 from histojax.weights.pos_embed import resample_grid
 from histojax.weights.read import open_weights
-from histojax.weights.vit_tree import grid_of
 
 Tree = dict[str, Any]
 Tiles = np.ndarray | Sequence[np.ndarray]
+DTYPES = ("float32", "bfloat16", "float16")
 PIXELS = 32 * 224 * 224  # of a batch, if its size is not given
-_shown: set[str] = set()  # encoders whose licence was printed
+_shown: set[str] = set()  # lines on licences that were printed
 
 
 def load_encoder(
@@ -68,12 +69,13 @@ def load_encoder(
         seed: of random parameters.
 
     Raises:
-        UserError: unknown name, forbidden use, a file that cannot be had, or one of another network.
+        UserError: unknown name, forbidden use (by the encoder's licence, or by one that a card beside the file tells
+            of), a file that cannot be had, or one of another network.
     """
     record = find(name) if isinstance(name, str) else name
     record = record if pooling is None else with_pooling(record, pooling)
+    config = run_config(record, dtype)
     if weights == "random":
-        config = run_config(record, dtype)
         return Encoder(record, config, random_parameters(config, seed), batch_size, "random", f"random-{seed}")
     check_licence(record, commercial)
     path, file = Path(weights) if weights is not None else None, record.weights[0]
@@ -81,10 +83,14 @@ def load_encoder(
         path = fetch_file(file, offline=offline, cache=cache)
     elif not path.exists():
         raise UserError(f"{path}: no such file; leave `weights` out to have {record.name} downloaded")
+    digest = weights_sha256(path)
+    licences = licences_of(path, digest, record, record_with(digest))
+    if commercial:
+        check_commercial(licences, path)
     tree, notes = read_parameters(path, record, file.which if weights is None else None)
-    show_licence(record)
-    config = run_config(record, dtype)
-    return Encoder(record, config, tree, batch_size, path.name, weights_sha256(path), tuple(notes))
+    notes += [note] if (note := not_published(record, file, digest)) else []
+    show_licences(record, licences)
+    return Encoder(record, config, tree, batch_size, path.name, digest, tuple(notes), licences)
 
 
 class Encoder:
@@ -99,9 +105,12 @@ class Encoder:
         weights: str = "",
         weights_sha256: str = "",
         notes: tuple[str, ...] = (),
+        licences: tuple[Link, ...] = (),
     ):
         """The encoder of a record; `parameters` are those of a network of `config`, see `run_config`."""
-        self.record, self.config, self.notes = record, config, notes
+        if batch_size is not None and (not isinstance(batch_size, (int, np.integer)) or batch_size < 1):
+            raise UserError(f"batch_size={batch_size!r}: must be a whole number of images, 1 or more")
+        self.record, self.config, self.notes, self.licences = record, config, notes, licences
         self.batch_size = batch_size or max(1, PIXELS // record.preprocess.side**2)
         self.weights, self.weights_sha256 = weights, weights_sha256
         self.graph, self.parameters = abstract(config)[0], jax.tree.map(jnp.asarray, parameters)
@@ -187,8 +196,16 @@ class Encoder:
 
 
 def _check_batch(images: Tiles) -> None:
-    if isinstance(images, np.ndarray) and images.ndim != 4:
-        raise UserError(f"images must be (N, height, width, 3), got {images.shape}: for a single one images[None]")
+    if isinstance(images, Sequence) and not isinstance(images, (str, bytes)):
+        return
+    shape = getattr(images, "shape", None)
+    if shape is None:
+        raise UserError(
+            f"images must be an array (N, height, width, 3) or a list of such without N, got {type(images).__name__}: "
+            "for a single one [image]"
+        )
+    if len(shape) != 4:
+        raise UserError(f"images must be (N, height, width, 3), got {tuple(shape)}: for a single one images[None]")
 
 
 def normalise(tiles: jax.Array, rule: Preprocess) -> jax.Array:
@@ -200,6 +217,8 @@ def normalise(tiles: jax.Array, rule: Preprocess) -> jax.Array:
 def run_config(record: EncoderRecord, dtype: Any = "float32") -> Any:
     """The configuration that is run: of the record's input size, and without what features do not need."""
     config, changes = record.network, {}
+    if str(dtype) not in DTYPES and getattr(dtype, "__name__", "") not in DTYPES:
+        raise UserError(f"dtype={dtype!r}: known are {', '.join(DTYPES)}")
     if isinstance(config, ViTConfig):
         changes = {"positions": "cls", "mask_token": False, "image": record.preprocess.side}
     if isinstance(config, ResNetConfig):
@@ -221,8 +240,7 @@ def read_parameters(path: str | Path, record: EncoderRecord, which: str | None =
     if not isinstance(config, ViTConfig):
         tree, _, notes = found.read(abstract(config)[1])
         return tree, notes
-    grid, shapes = config.grid, found.shapes()[0]
-    stored = grid_of(shapes) if "pos_embed" in shapes else None  # its reader will complain
+    grid, stored = config.grid, found.position_grid()
     expected = dataclasses.replace(config, image=(stored or grid) * config.patch)
     tree, _, notes = found.read(abstract(expected)[1])
     if stored != grid:
@@ -247,14 +265,19 @@ def check_licence(record: EncoderRecord, commercial: bool) -> None:
     """Raise UserError if commercial use is asked for and not known to be allowed."""
     if commercial and record.commercial is not True:
         why = "forbids commercial use" if record.commercial is False else "is not known to allow commercial use"
-        raise UserError(f"{record.name}: its licence {why} ({record.licence}); leave --commercial out or take another")
+        raise UserError(
+            f"{record.name}: its licence {why} ({record.licence}); `histojax encoders --commercial` lists those that do"
+        )
 
 
-def show_licence(record: EncoderRecord) -> None:
-    """Print the licence on stderr, once per encoder and process."""
-    if record.name not in _shown:
-        _shown.add(record.name)
-        print(f"{record.name}: licence {record.terms}", file=sys.stderr)
+def show_licences(record: EncoderRecord, licences: Sequence[Link]) -> None:
+    """Print the licence on stderr, and those of what else went into the weights, each once per process."""
+    lines = [f"{record.name}: licence {record.terms}"]
+    lines += [f"{record.name}: these weights come from {one.terms()}" for one in licences if one.what != record.name]
+    for line in lines:
+        if line not in _shown:
+            _shown.add(line)
+            print(line, file=sys.stderr)
 
 
 def random_parameters(config: Any, seed: int) -> Tree:

@@ -24,7 +24,9 @@ README.md with the licences of everything that went in.
   --to timm            timm.create_model("local-dir:DIR", pretrained=True)
   --to hf              transformers.AutoModel.from_pretrained("DIR")
   --to meta            facebookresearch/dinov2: load_state_dict(strict=True); the README has the constructor
-  ViTs can be written in all three, DINOv3 for hf, ResNet-50 for timm, SAM with the names of each.
+  ViTs can be written in all three, SAM and BEiT for timm and hf, DINOv3 for hf, ResNet-50 and plain Swins for timm;
+  with names alone, without a config: SAM as meta, BEiT as unilm, CTransPath as ctranspath, any ResNet as torchvision.
+  ImageBind has no other library (histojax convert).
 
 The position grid: libraries resample it in different ways, so the same file gives different features at another
 size than its own. The grid is therefore stored at the size that features are wanted for (16 x 16 for 224 px at patch
@@ -34,10 +36,11 @@ flags:
   --out DIR            folder to write; an older export in it is replaced once the new one is whole
   --image PX           input size to store the grid for (default: the encoder's own; of a run or file: as it is)
   --positions MODE     how to get there: exact, offset, antialias, antialias-offset (default: as the model's library)
-  --which SIDE         teacher (default) or student of a run or of a file that has both
+  --which SIDE         teacher (default) or student of a run or of a file that has both; or the key of the tensors
+                       that are wanted, of a file with several sets (model_ema)
   --step N             checkpoint of a run (default: its final export, or else the newest checkpoint)
   --encoder NAME       the encoder that a local file is of: its input, feature and licence go into the card
-  --heads N            attention heads of a ViT, if they are not 64 channels each
+  --heads N            attention heads of a ViT, where neither the encoder nor a card or config.json beside it says it
   --licence TEXT       of a local file whose licence we cannot know
   --commercial         stop unless every licence in the chain clearly allows commercial use
   --offline            never download
@@ -66,15 +69,16 @@ def _main(argv: Sequence[str]) -> int:
     for name, what in (("to", "timm, hf or meta"), ("out", "the folder to write to")):
         if not getattr(values, name):
             raise UserError(f"--{name} is missing: {what} (see --help)")
-    from histojax.weights.export import check_target, write_export  # jax is imported only from here on
-    from histojax.weights.licence import check_commercial, warnings_of
+    from histojax import transfer  # jax is imported only from here on
+    from histojax.weights.export import check_target, write_export
+    from histojax.weights.licence import check_commercial
 
     parcel = _open(values)
-    check_target(parcel.family, values.to)
+    check_target(parcel.family, values.to, parcel.tree)
+    transfer.check_heads(parcel)
     if values.commercial:
         check_commercial(parcel.chain, values.source)
-    for warning in warnings_of(parcel.chain):
-        print(f"histojax export: warning: {warning}", file=sys.stderr)
+    cli.warn("histojax export", transfer.warnings(parcel, values.to))
     positions = _fit_grid(parcel, values.image, values.positions)
     path = write_export(
         Path(values.out),
@@ -87,8 +91,9 @@ def _main(argv: Sequence[str]) -> int:
         eps=parcel.eps,
         rule=parcel.rule,
         positions=positions,
+        assumed=parcel.assumed,
     )
-    print("\n".join([*parcel.notes, f"written {path}"]))
+    print("\n".join([*parcel.notes, *(f"assumed: {one}" for one in parcel.assumed), f"written {path}"]))
     return 0
 
 
@@ -110,25 +115,21 @@ def _open(values: Any) -> Any:
     from histojax.models.table import find
 
     source = Path(values.source)
-    run = transfer.is_run(source)
-    if run:
-        given = [name for name in ("encoder", "licence") if getattr(values, name)]
+    if transfer.is_run(source):
+        given = [name for name in ("encoder", "licence", "heads") if getattr(values, name)]
         if given:
             raise UserError(f"--{given[0]} is for files: the run {source} knows its own")
         return transfer.open_run(source, which=values.which or "teacher", step=values.step)
     if values.step is not None:
         raise UserError(f"--step is for a training run, which {source} is not (no config.json of one)")
-    if source.exists() or values.encoder or values.which:
-        record = find(values.encoder) if values.encoder else None
-        return transfer.open_file(
-            values.source,
-            record,
-            which=values.which,
-            licence=values.licence,
-            heads=values.heads,
-            offline=values.offline,
-        )
-    return transfer.open_encoder(find(values.source), offline=values.offline)
+    return transfer.open_file(
+        values.source,
+        find(values.encoder) if values.encoder else None,
+        which=values.which,
+        licence=values.licence,
+        heads=values.heads,
+        offline=values.offline,
+    )
 
 
 def _fit_grid(parcel: Any, image: int | None, mode: str | None) -> str:

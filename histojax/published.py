@@ -14,6 +14,7 @@ from histojax.models.record import EncoderRecord, WeightFile
 from histojax.models.table import ENCODERS, find_file
 from histojax.weights.containers import check_whole
 from histojax.weights.fetch import fetch, known_sha256
+from histojax.weights.licence import Link, chain_beside
 
 HUB = "https://huggingface.co"
 LOCAL = "unknown: a local file"
@@ -58,6 +59,28 @@ def record_of(name: str | Path) -> tuple[EncoderRecord, WeightFile] | None:
     if Path(name).suffix in ENDINGS and Path(name).name != name:
         raise UserError(f"{name}: no such file")
     return find_file(name)
+
+
+def record_with(digest: str) -> EncoderRecord | None:
+    """The encoder whose published file has this SHA-256, if any is known to."""
+    return next((record for record in ENCODERS.values() if record.weights[0].sha256 == digest), None)
+
+
+def not_published(record: EncoderRecord, file: WeightFile, digest: str) -> str:
+    """A note that a file of this SHA-256 is not the encoder's published one, "" if it is, or if nobody knows."""
+    known = file.sha256 in (None, digest)
+    return "" if known else f"not the published file of {record.name}: its SHA-256 is {file.sha256}"
+
+
+def licences_of(path: Path, digest: str, *records: EncoderRecord | None) -> tuple[Link, ...]:
+    """The licences of a weight file: of the encoders that it is said to be of, and those of the card beside it."""
+    chain = chain_beside(path)
+    by_file = {one.weights[0]: one for one in reversed(records) if one is not None}  # several may run one file
+    for record in by_file.values():
+        if all(one.what != record.name for one in chain):
+            terms = record.licence, record.commercial, record.derivatives
+            chain = (Link(record.name, *terms, path.name, digest), *chain)
+    return chain
 
 
 def fetch_file(file: WeightFile, *, offline: bool = False, cache: str | Path | None = None) -> Path:

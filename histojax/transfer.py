@@ -14,12 +14,14 @@ from histojax.models.network import POOLINGS, abstract, family
 from histojax.models.record import EncoderRecord
 from histojax.models.resnet import ResNetConfig
 from histojax.models.vit import ViTConfig
-from histojax.published import fetch_file, fetch_weights, weights_sha256
+from histojax.published import fetch_weights, licences_of, not_published, record_of, record_with, weights_sha256
+from histojax.sizes import heads_by_size, heads_of, stated_beside, usual_eps
 from histojax.weights.library_configs import InputRule
-from histojax.weights.licence import Link, card_beside, chain_of_card, link
+from histojax.weights.licence import Link, card_beside, chain_of_card, link, warnings_of
+from histojax.weights.loading import epsilon_warning
 from histojax.weights.mapping import Report
 from histojax.weights.read import Found, open_weights
-from histojax.weights.vit_tree import grid_of
+from histojax.weights.unwrap import SIDES
 
 Tree = dict[str, Any]
 
@@ -30,17 +32,19 @@ class Parcel:
 
     name: str
     family: str
+    layout: str
     tree: Tree
     report: Report
     notes: list[str]
     facts: dict[str, Any]  # for the card
     chain: tuple[Link, ...]
     heads: int | None = None
-    eps: float = 1e-6
+    eps: float | None = None
     rule: InputRule | None = None
     image: int | None = None  # input side for which features are wanted; None: that of the stored grid
     mode: str | None = None  # how the position grid is resampled to it, see weights.pos_embed
     grid: str = "as stored in the source"  # how the position grid came about
+    assumed: list[str] = dataclasses.field(default_factory=list)  # what the source does not state
 
 
 def open_file(
@@ -57,43 +61,46 @@ def open_file(
     """The weights of a file: a path, a URL or the name of a published file.
 
     Args:
-        source: what weights.read.read_tree or published.fetch_weights takes.
-        record: the encoder it is of; None: what the file says, and the card beside it.
+        source: what published.fetch_weights takes.
+        record: the encoder it is of; None: the one of that name or of that SHA-256, else what the card beside the
+            file says, or the config.json of timm or transformers.
         layout, which, ignore: see weights.read.read_tree.
         licence: of a file that brings none.
-        heads: of a ViT, if they are not 64 channels each.
+        heads: of a ViT, where nothing else says it.
         offline: never download.
 
-    Raises UserError as these functions do.
+    Raises UserError as these functions do, and for a `which`, `licence` or `heads` that contradicts what is known.
     """
-    path, _, terms = fetch_weights(source, offline=offline)
-    found = open_weights(path, family=family(record.network) if record else None, layout=layout, which=which)
-    tree, report, notes = found.read(_expected(record, found), ignore)
+    named = record_of(source)
+    path, file, terms = fetch_weights(source, offline=offline)
     digest, card = weights_sha256(path), card_beside(path)
+    published = named[0] if named else record_with(digest)
+    record = record or published
+    found = open_weights(
+        path,
+        family=family(record.network) if record else None,
+        layout=layout or file.layout or None,
+        which=which or file.which,
+    )
+    if which in SIDES and which not in found.sides:
+        raise UserError(f"{path}: has one set of weights, neither of a teacher nor of a student; leave --which out")
+    tree, report, notes = found.read(_expected(record, found), ignore)
     facts = _facts(found, path, digest, notes) | ({"encoder": record.name} if record else {})
-    chain = _chain(record, card, path, digest, licence or terms)
-    parcel = Parcel(record.name if record else path.stem, found.family, tree, report, notes, facts, chain)
+    chain = _chain((record, published), card, path, digest, licence or terms)
+    if licence and all(one.licence != licence for one in chain):
+        known = chain[0].terms() if chain else "none: it was trained from random parameters"
+        raise UserError(f"{path}: --licence is for a file whose licence is not known; this one's is {known}")
+    name = record.name if record else path.stem
+    parcel = Parcel(name, found.family, found.layout.name, tree, report, notes, facts, chain)
     if record:
         _describe(parcel, record)
-        if record.weights[0].sha256 not in (None, digest):
-            notes.append(f"not the published file of {record.name}: its SHA-256 is {record.weights[0].sha256}")
+        if published and not named:
+            notes.append(f"its SHA-256 is that of the published file of {published.name}")
+        if note := not_published(record, named[1] if named else record.weights[0], digest):
+            notes.append(note)
     else:
         _describe_by_card(parcel, card)
-    parcel.heads = heads or parcel.heads
-    return parcel
-
-
-def open_encoder(record: EncoderRecord, *, offline: bool = False) -> Parcel:
-    """The published weights of an encoder."""
-    file = record.weights[0]
-    path = fetch_file(file, offline=offline)
-    found = open_weights(path, family=family(record.network), layout=file.layout or None, which=file.which)
-    tree, report, notes = found.read(_expected(record, found))
-    digest = weights_sha256(path)
-    facts = {**_facts(found, path, digest, notes), "encoder": record.name}
-    chain = (_link(record, path, digest),)
-    parcel = Parcel(record.name, found.family, tree, report, notes, facts, chain)
-    _describe(parcel, record)
+    _settle(parcel, path, heads)
     return parcel
 
 
@@ -101,9 +108,9 @@ def _expected(record: EncoderRecord | None, found: Found) -> Tree | None:
     """The tree of the record's network with the file's own position grid, and its mask token or classifier if any."""
     if record is None:
         return None
-    config, shapes = record.network, found.shapes()[0]
-    if isinstance(config, ViTConfig) and "pos_embed" in shapes:
-        config = dataclasses.replace(config, image=grid_of(shapes) * config.patch, mask_token="mask_token" in shapes)
+    config, shapes, grid = record.network, found.shapes()[0], found.position_grid()
+    if isinstance(config, ViTConfig) and grid is not None:
+        config = dataclasses.replace(config, image=grid * config.patch, mask_token="mask_token" in shapes)
     if isinstance(config, ResNetConfig) and "fc" not in shapes:
         config = dataclasses.replace(config, classes=0)
     return abstract(config)[1]
@@ -123,20 +130,14 @@ def _facts(found: Found, path: Path, digest: str, notes: Sequence[str]) -> dict[
 
 
 def _chain(
-    record: EncoderRecord | None, card: Mapping[str, Any], path: Path, digest: str, terms: str
+    records: Sequence[EncoderRecord | None], card: Mapping[str, Any], path: Path, digest: str, terms: str
 ) -> tuple[Link, ...]:
-    """The licences of a file: those of the card beside it, and of the encoder that it is said to be of."""
-    chain = chain_of_card(card)
-    if record and all(one.what != record.name for one in chain):
-        chain = (_link(record, path, digest), *chain)
+    """The licences of a file, or else one link with the terms that the caller was told."""
+    chain = licences_of(path, digest, *records)
     trained_from_nothing = card.get("starting_weights") == "random" or card.get("licences") == []
     if chain or trained_from_nothing:
         return chain
     return (link(path.name, terms, file=path.name, sha256=digest),)
-
-
-def _link(record: EncoderRecord, path: Path, digest: str) -> Link:
-    return Link(record.name, record.licence, record.commercial, record.derivatives, path.name, digest)
 
 
 def _describe(parcel: Parcel, record: EncoderRecord) -> None:
@@ -145,16 +146,17 @@ def _describe(parcel: Parcel, record: EncoderRecord) -> None:
     grey = rule.scale * 255  # means of records are in units of x * scale, those of cards of x / 255
     mean, std = (tuple(value / grey for value in values) for values in (rule.mean, rule.std))
     parcel.rule = InputRule(rule.size, rule.crop, rule.filter, mean, std)
-    parcel.image, parcel.heads = rule.side, getattr(config, "heads", None)
-    parcel.eps, parcel.mode = getattr(config, "eps", 1e-6), getattr(config, "interpolation", None)
-    parcel.facts |= {"name": record.name, "feature": POOLINGS[record.pooling][0]}
+    parcel.image, parcel.heads = rule.side, heads_of(config)
+    parcel.eps, parcel.mode = getattr(config, "eps", None), getattr(config, "interpolation", None)
+    parcel.facts |= {"name": record.name, "feature": POOLINGS[record.pooling][0], "pooling": record.pooling}
     parcel.facts |= {"features": record.features, "mpp": record.mpp}
 
 
 def _describe_by_card(parcel: Parcel, card: Mapping[str, Any]) -> None:
     """Fills in what a card written by us knows."""
     shape, rule = card.get("architecture", {}), card.get("preprocessing", {})
-    parcel.heads, parcel.eps = shape.get("heads"), shape.get("eps", 1e-6)
+    parcel.heads, parcel.eps = shape.get("heads"), shape.get("eps")
+    parcel.assumed = list(card.get("assumed", ()))
     if {"size", "crop", "filter", "mean", "std"} <= set(rule):
         mean, std = tuple(rule["mean"]), tuple(rule["std"])
         parcel.rule = InputRule(rule["size"], rule["crop"], rule["filter"], mean, std)
@@ -162,6 +164,7 @@ def _describe_by_card(parcel: Parcel, card: Mapping[str, Any]) -> None:
         "name",
         "encoder",
         "feature",
+        "pooling",
         "features",
         "mpp",
         "steps",
@@ -172,6 +175,38 @@ def _describe_by_card(parcel: Parcel, card: Mapping[str, Any]) -> None:
         "recipe",
     )
     parcel.facts |= {key: card[key] for key in kept if key in card}
+
+
+def _settle(parcel: Parcel, path: Path, heads: int | None) -> None:
+    """Fills in heads and epsilon where neither record nor card knew them, and says what had to be assumed."""
+    if heads and parcel.heads not in (None, heads):
+        raise UserError(f"{path}: --heads {heads}, but {parcel.name} has {parcel.heads}; leave --heads out")
+    stated = stated_beside(path, parcel.family, parcel.tree)
+    parcel.heads = heads or parcel.heads or stated.heads
+    if parcel.heads is None and parcel.family in ("vit", "dinov3"):
+        parcel.heads, who = heads_by_size(parcel.family, parcel.tree)
+        if who:
+            parcel.assumed.append(f"{parcel.heads} attention heads, as {who} of this width and depth")
+    if parcel.eps is None and parcel.family != "resnet":  # a ResNet has BatchNorm, always with one epsilon
+        parcel.eps = stated.eps or usual_eps(parcel.family, parcel.layout)
+        if stated.eps is None:
+            parcel.assumed.append(f"a LayerNorm epsilon of {parcel.eps:g}, usual in files of this layout")
+
+
+def warnings(parcel: Parcel, layout: str) -> list[str]:
+    """What the licences forbid, and what the library of a layout would get wrong."""
+    epsilon = "" if parcel.eps is None else epsilon_warning(layout, parcel.family, parcel.eps)
+    return [*warnings_of(parcel.chain), *([epsilon] if epsilon else [])]
+
+
+def check_heads(parcel: Parcel) -> None:
+    """Raise UserError if the number of heads, without which nobody can run the network, is not known."""
+    if parcel.heads is None and parcel.family in ("vit", "dinov3"):
+        file = parcel.facts.get("source", {}).get("file", parcel.name)
+        raise UserError(
+            f"{file}: nothing says how many attention heads this network has (no published one is of its width and "
+            "depth): give --heads N, or --encoder NAME"
+        )
 
 
 def is_run(folder: str | Path) -> bool:
@@ -212,7 +247,9 @@ def open_run(folder: str | Path, *, which: str = "teacher", step: int | None = N
 
     heads = SIZES[config["model"]["size"]][2]
     facts.setdefault("feature", POOLINGS["cls"][0])
-    return Parcel(folder.name, "vit", tree, report, notes, facts, chain_of_card(card), heads=heads, grid="as trained")
+    facts.setdefault("pooling", "cls")
+    chain = chain_of_card(card)
+    return Parcel(folder.name, "vit", "meta", tree, report, notes, facts, chain, heads=heads, grid="as trained")
 
 
 _OF_THE_FILE = {"layout", "architecture", "parameters", "weights", "preprocessing", "positions", "licences", "family"}

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 from histojax.data.preprocess import fit_all
 from histojax.data.preprocess import normalise as on_host
@@ -17,13 +19,15 @@ from histojax.encoder import Encoder, load_encoder, normalise, run_config, with_
 from histojax.errors import UserError
 from histojax.models.beit import BeitConfig
 from histojax.models.network import abstract
-from histojax.models.record import Preprocess
+from histojax.models.record import Preprocess, WeightFile
 from histojax.models.resnet import ResNetConfig
-from histojax.models.table import find
+from histojax.models.table import ENCODERS, find
 from histojax.models.vit import ViT, ViTConfig
 from histojax.weights.containers import read_tensors
+from histojax.weights.export import write_export
 from histojax.weights.fetch import file_sha256
 from histojax.weights.layouts.timm_vit import TIMM
+from histojax.weights.licence import Link
 from histojax.weights.pos_embed import resample_grid
 from histojax.weights.read import read_tree
 
@@ -88,6 +92,7 @@ def test_tiles_of_any_sizes_and_none(encoder):
     mixed = [TILES[0], RNG.integers(0, 256, (56, 56, 3), np.uint8), RNG.integers(0, 256, (300, 90, 3), np.uint8)]
     assert encoder(mixed).shape == (3, 64)
     np.testing.assert_array_equal(encoder(mixed)[:1], encoder(TILES[:1]))
+    np.testing.assert_array_equal(encoder([Image.fromarray(TILES[0])]), encoder(TILES[:1]))
     assert encoder([]).shape == (0, 64) and encoder.tokens(TILES[:0]).shape == (0, 16, 32)
 
 
@@ -105,6 +110,8 @@ def test_prepared_tiles_can_be_given_to_the_device(encoder):
         (TILES[0], r"must be \(N, height, width, 3\), got \(64, 64, 3\): for a single one images\[None\]"),
         (TILES.astype(np.float32), "uint8"),
         (TILES[..., :1], "uint8 of shape"),
+        (Image.fromarray(TILES[0]), r"or a list of such without N, got Image: for a single one \[image\]"),
+        (iter(TILES), "got generator|got .*iterator"),
     ],
 )
 def test_bad_images(encoder, images, message):
@@ -218,6 +225,62 @@ def test_the_licence_is_shown_once(capsys):
         load_encoder(record, VIRCHOW)
     load_encoder(dataclasses.replace(record, name="other"), "random")
     assert capsys.readouterr().err == ("h0_mini: licence CC-BY-NC-ND-4.0; commercial use: no, derivatives: no; gated\n")
+
+
+PERMISSIVE = {"licence": "MIT", "commercial": True, "derivatives": True, "gated": False}
+
+
+def test_a_card_beside_the_file_is_minded(tmp_path, capsys):
+    """UNI's weights stay UNI's, whatever they are loaded as."""
+    record = dataclasses.replace(tiny(), name="mine", **PERMISSIVE)
+    tree = read_tree(VIRCHOW).tree
+    path = write_export(
+        tmp_path / "out", tree, "timm", {}, heads=4, chain=[Link("uni", "CC-BY-NC-ND-4.0", False, False)]
+    )
+    loaded = load_encoder(record, path, batch_size=4)
+    assert [one.what for one in loaded.licences] == ["mine", "uni"]
+    said = capsys.readouterr().err
+    assert "mine: these weights come from uni: CC-BY-NC-ND-4.0 (commercial use: NO, derivatives: NO)\n" in said
+    with pytest.raises(UserError, match=r"model\.safetensors: the licence of uni forbids commercial use"):
+        load_encoder(record, path, commercial=True)
+    bare = tmp_path / "bare.safetensors"
+    bare.write_bytes(path.read_bytes())
+    assert load_encoder(record, bare, commercial=True, batch_size=4).licences[0].commercial is True
+
+
+def test_a_published_file_is_known_by_its_hash(tmp_path, monkeypatch, capsys):
+    file = WeightFile("x.safetensors", sha256=file_sha256(VIRCHOW))
+    uni = dataclasses.replace(tiny(), name="uni_like", weights=(file,))
+    monkeypatch.setitem(ENCODERS, "uni_like", uni)
+    own = WeightFile("y.safetensors", sha256="0" * 64)
+    mine = dataclasses.replace(tiny(), name="mine_too", weights=(own,), **PERMISSIVE)
+    loaded = load_encoder(mine, VIRCHOW, batch_size=4)
+    assert [one.what for one in loaded.licences] == ["mine_too", "uni_like"]
+    assert any("not the published file of mine_too" in note for note in loaded.notes)
+    assert "these weights come from uni_like: CC-BY-NC-ND-4.0" in capsys.readouterr().err
+    assert not any("not the published" in note for note in load_encoder(uni, VIRCHOW, batch_size=4).notes)
+    again = dataclasses.replace(uni, name="uni_again")  # the same file, run in another way
+    assert [one.what for one in load_encoder(again, VIRCHOW, batch_size=4).licences] == ["uni_again"]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"batch_size": -3}, r"batch_size=-3: must be a whole number of images, 1 or more"),
+        ({"batch_size": 2.5}, r"batch_size=2\.5"),
+        ({"dtype": "foo"}, "dtype='foo': known are float32, bfloat16, float16"),
+    ],
+)
+def test_bad_arguments(options, message):
+    with pytest.raises(UserError, match=message):
+        load_encoder(tiny(), "random", **options)
+
+
+def test_positions_that_fit_no_grid_name_the_file(tmp_path):
+    tensors = load_file(VIRCHOW)
+    save_file(tensors | {"pos_embed": np.zeros((1, 200, 32), np.float32)}, tmp_path / "odd.safetensors")
+    with pytest.raises(UserError, match=r"odd\.safetensors: pos_embed has 200 rows, which fit no square grid"):
+        load_encoder(tiny(), tmp_path / "odd.safetensors")
 
 
 def test_offline_says_what_to_put_where(tmp_path):

@@ -37,15 +37,16 @@ def card_of(folder):
 
 
 @pytest.fixture
-def record(monkeypatch):
+def record(monkeypatch, tmp_path_factory):
     """A record whose published file is a tiny golden file, under a name of its own."""
+    monkeypatch.setenv("HISTOJAX_CACHE", str(tmp_path_factory.mktemp("cache")))
     config = ViTConfig(32, 2, 4, 14, image=56, registers=4, ffn="swiglu", hidden=88, interpolation="antialias")
     made = EncoderRecord(
         "tiny_hibou", config, (WeightFile("x.safetensors", HIBOU.as_uri()),), Preprocess(96, 84, "bicubic"), "cls", 32,
         0.5, "CC-BY-NC-ND-4.0", commercial=False, derivatives=False,
     )  # fmt: skip
     monkeypatch.setitem(table._RECORDS, table.spelling(made.name), made)
-    monkeypatch.setattr("histojax.transfer.fetch_file", lambda file, offline=False: HIBOU)
+    monkeypatch.setitem(table._FILES, table.spelling(made.name), (made, made.weights[0]))
     return made
 
 
@@ -78,7 +79,7 @@ def test_help_and_missing_flags(capsys):
         ((HIBOU, "--out", "x"), "--to is missing"),
         ((HIBOU, "--to", "timm"), "--out is missing"),
         ((HIBOU, "--to", "timm", "--out", "x", "--step", "3"), "--step is for a training run"),
-        (("uni3", "--to", "timm", "--out", "x"), "no encoder of that name; did you mean"),
+        (("uni3", "--to", "timm", "--out", "x"), "neither an existing file nor published weights; did you mean"),
     ):
         code, _, error = run(capsys, *words)
         assert code == 2 and message in error and error.count("\n") == 1
@@ -159,7 +160,10 @@ def test_what_a_library_has_no_network_for_is_refused(file, target, message, cap
 
 
 def test_other_families(capsys, tmp_path):
-    assert run(capsys, GOLDEN / "hf_dinov3_vit_gated.safetensors", "--to", "hf", "--out", tmp_path / "v3")[0] == 0
+    words = (GOLDEN / "hf_dinov3_vit_gated.safetensors", "--to", "hf", "--out", tmp_path / "v3")
+    code, _, error = run(capsys, *words)
+    assert code == 2 and "how many attention heads" in error and not list(tmp_path.iterdir())
+    assert run(capsys, *words, "--heads", 4)[0] == 0
     config = json.loads((tmp_path / "v3" / "config.json").read_text())
     assert config["use_gated_mlp"] and config["model_type"] == "dinov3_vit"
     assert run(capsys, GOLDEN / "sam_windowed.pth", "--to", "timm", "--out", tmp_path / "sam")[0] == 0

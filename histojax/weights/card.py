@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from histojax.weights.library_configs import InputRule, Shape, meta_call
+from histojax.weights.library_configs import InputRule, Shape
 from histojax.weights.licence import Link, as_rows, verdict, warnings_of
+from histojax.weights.loading import epsilon_warning, feature_lines, how_to_load
 
 METHODS = {  # of pos_embed.MODES, in words
     "exact": "bicubic, step G / g, no antialias",
@@ -43,18 +44,32 @@ def card_of(
     file: str,
     sha256: str,
     rule: InputRule | None,
-    shape: Shape | None,
+    network: Shape | Mapping[str, Any],
     positions: str,
+    assumed: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Return the content of card.json: the facts given, and what follows from the file."""
+    """Return the content of card.json: the facts given, and what follows from the file.
+
+    Args:
+        facts: kept as they are.
+        chain: the licences.
+        layout, family, parameters, file, sha256: of the file.
+        rule: its input, None if that is not known.
+        network: what is known of the network: the shape of a ViT, or heads and eps.
+        positions: see position_statement.
+        assumed: sentences on what the source does not state and was taken for granted.
+    """
     out: dict[str, Any] = {**facts, "family": family, "layout": layout, "parameters": parameters}
-    if shape is not None:
-        out["architecture"] = asdict(shape)
+    out["architecture"] = asdict(network) if isinstance(network, Shape) else dict(network)
     out["weights"] = {"file": file, "sha256": sha256}
     if rule is not None:
         out["preprocessing"] = asdict(rule)
     if positions:
         out["positions"] = positions
+    if warning := epsilon_warning(layout, family, out["architecture"]["eps"]):
+        out["epsilon"] = warning
+    if assumed:
+        out["assumed"] = list(assumed)
     out["licences"] = as_rows(chain)
     out["commercial_use"], out["derivatives"] = verdict(chain, "commercial"), verdict(chain, "derivatives")
     return out
@@ -64,9 +79,16 @@ def readme(card: Mapping[str, Any], chain: Sequence[Link], shape: Shape | None) 
     """Return the text of README.md, a model card with the header that model hubs read."""
     rows = _header(card, chain)
     rows += [f"# {card.get('name') or card.get('encoder') or 'Weights written by histojax'}", ""]
-    for warning in warnings_of(chain):
+    for warning in [*warnings_of(chain), *([card["epsilon"]] if "epsilon" in card else [])]:
         rows += [f"> **{warning[0].upper()}{warning[1:]}.**", ""]
-    rows += [str(card.get("what", "Weights of an image encoder.")), "", "## Load", "", *_how_to_load(card, shape), ""]
+    for sentence in card.get("assumed", ()):
+        rows += [f"> Assumed, not stated by the source: {sentence}.", ""]
+    eps, classes = card["architecture"]["eps"], card["architecture"].get("classes", 0)
+    code = how_to_load(card["layout"], card["family"], shape, eps, classes)
+    prefix = 1 + int(card["architecture"].get("registers", 0))
+    if lines := feature_lines(card["layout"], card.get("pooling", ""), prefix):
+        code += ["", "# x: (N, 3, height, width), normalised as below", *lines]
+    rows += [str(card.get("what", "Weights of an image encoder.")), "", "## Load", "", "```python", *code, "```", ""]
     rows += ["## Input and features", "", *_input(card), ""]
     rows += ["## Licences", "", *_licences(chain), "", "## Facts", "", *_facts(card), ""]
     rows += ["`card.json` beside this file has everything in machine-readable form.", ""]
@@ -86,29 +108,6 @@ def _header(card: Mapping[str, Any], chain: Iterable[Link]) -> list[str]:
         "---",
         "",
     ]
-
-
-def _how_to_load(card: Mapping[str, Any], shape: Shape | None) -> list[str]:
-    layout, family = card["layout"], card["family"]
-    tensors = 'safetensors.torch.load_file("model.safetensors")'
-    if layout == "timm":
-        code = ["import timm", 'model = timm.create_model("local-dir:THIS_FOLDER", pretrained=True).eval()']
-    elif layout == "hf":
-        code = ["from transformers import AutoModel", 'model = AutoModel.from_pretrained("THIS_FOLDER").eval()']
-    elif layout == "meta" and shape is not None:
-        code = [
-            "from functools import partial",
-            "import safetensors.torch",
-            "from dinov2.layers import MemEffAttention, NestedTensorBlock as Block",
-            "from dinov2.models.vision_transformer import DinoVisionTransformer",
-            f"model = {meta_call(shape)}.eval()",
-            f"model.load_state_dict({tensors}, strict=True)",
-        ]
-    elif layout == "histojax":
-        code = ["from histojax.weights.read import read_tree", 'family, _, tree, *_ = read_tree("THIS_FOLDER")']
-    else:
-        code = ["import safetensors.torch", f"tensors = {tensors}  # names of {family}, {layout}"]
-    return ["```python", *code, "```"]
 
 
 def _input(card: Mapping[str, Any]) -> list[str]:

@@ -14,21 +14,21 @@ from typing import Any
 import numpy as np
 
 from histojax.errors import UserError
+from histojax.weights import family_configs as configs
 from histojax.weights import own
 from histojax.weights.card import card_of, position_statement, readme
 from histojax.weights.detect import FAMILIES, layouts_of
 from histojax.weights.fetch import file_sha256
 from histojax.weights.layouts import Layout
 from histojax.weights.library_configs import (
+    EPS,
     InputRule,
     Shape,
     architecture,
     hf_config,
-    hf_dinov3_config,
     hf_preprocessor,
     meta_call,
     timm_config,
-    timm_entry,
 )
 from histojax.weights.licence import CARD, Link, chain_of_card
 from histojax.weights.safetensors_file import write_safetensors
@@ -41,11 +41,11 @@ TARGETS: dict[str, tuple[str, ...]] = {  # family: what it can be written as, be
     "dinov3": ("hf",),
     "resnet": ("timm", "torchvision"),
     "sam": ("meta", "timm", "hf"),
-    "beit": ("unilm", "hf"),
+    "beit": ("unilm", "timm", "hf"),
     "swin": ("ctranspath", "timm"),
     "imagebind": (),
 }
-_SAM_TIMM = {768: "samvit_base_patch16", 1024: "samvit_large_patch16", 1280: "samvit_huge_patch16"}
+_WITH_CONFIG = ("timm", "hf")  # layouts of libraries that read a config.json
 
 
 def write_export(
@@ -57,9 +57,10 @@ def write_export(
     family: str = "vit",
     chain: Sequence[Link] | None = None,
     heads: int | None = None,
-    eps: float = 1e-6,
+    eps: float | None = None,
     rule: InputRule | None = None,
     positions: str = "as stored in the source",
+    assumed: Sequence[str] = (),
 ) -> Path:
     """Return the path of the weights in `out_dir`: model.safetensors, card.json, README.md and the library's configs.
 
@@ -74,25 +75,30 @@ def write_export(
         family: which network it is, a key of detect.FAMILIES.
         chain: licences that the weights come under; default: those that the card tells.
         heads: attention heads of a ViT; default: 64 channels each, as in all DINOv2 models.
-        eps: of its LayerNorms.
-        rule: preprocessing, for the configs; default for a ViT: resize and crop to its size, ImageNet's mean.
+        eps: of its LayerNorms; default: what is usual for the family.
+        rule: its input. None: not known, and a config.json that has to say it gets the usual one (the size of the
+            position grid, ImageNet's mean), which the card calls assumed; a training of ours has that input.
         positions: how the position grid came about, see card.position_statement.
+        assumed: sentences on what else the source does not state.
 
     Raises:
         UserError: unknown layout, or a tree that the layout cannot express.
     """
-    check_target(family, layout)
+    check_target(family, layout, tree)
     links = chain_of_card(card) if chain is None else tuple(chain)
+    eps = EPS[family] if eps is None else eps
     shape = architecture(tree, heads, eps) if family == "vit" else None
-    if shape is not None and rule is None:
-        rule = InputRule(shape.image, shape.image)
+    network = shape or _network(tree, heads, eps)
+    if rule is None:
+        rule, more = _usual_input(family, layout, tree, shape, "recipe" in card)
+        assumed = (*assumed, *more)
     statement = position_statement(shape.image // shape.patch, shape.image, positions) if shape else ""
-    configs = _configs(family, layout, tree, shape, rule)
+    files = _configs(family, layout, tree, network, rule)
     tensors = _layout(family, layout, tree).write(_prepared(dict(tree), family, layout))
     out_dir = Path(out_dir)
     with _written_whole(out_dir) as temporary:
         write_safetensors(temporary / WEIGHTS, tensors, _metadata(family, layout, tensors, links, statement))
-        for name, content in configs.items():
+        for name, content in files.items():
             _write_json(temporary / name, content)
         full = card_of(
             card,
@@ -103,19 +109,49 @@ def write_export(
             file=WEIGHTS,
             sha256=file_sha256(temporary / WEIGHTS),
             rule=rule,
-            shape=shape,
+            network=network,
             positions=statement,
+            assumed=assumed,
         )
         _write_json(temporary / CARD, full)
         (temporary / README).write_text(readme(full, links, shape), encoding="utf-8")
     return out_dir / WEIGHTS
 
 
-def check_target(family: str, layout: str) -> None:
-    """Raise UserError if a family cannot be written in a layout."""
+def _network(tree: Mapping[str, Any], heads: int | None, eps: float) -> dict[str, Any]:
+    """What a card says of a network that is no plain ViT, beside its family."""
+    classes = {"classes": tree["fc"]["bias"].shape[0]} if "fc" in tree else {}
+    registers = {"registers": tree["register_tokens"].shape[1]} if "register_tokens" in tree else {}
+    return {"heads": heads, "eps": eps, **classes, **registers}
+
+
+def _usual_input(
+    family: str, layout: str, tree: Mapping[str, Any], shape: Shape | None, trained: bool
+) -> tuple[InputRule | None, list[str]]:
+    """The input where none is stated: that of our own training, or what a config.json has to say at least."""
+    if not trained and layout not in _WITH_CONFIG:
+        return None, []
+    rule = InputRule(shape.image, shape.image) if shape is not None else configs.default_rule(family, tree)
+    crop = f", crop {rule.crop}" if rule.crop else ""
+    said = f"the input in config.json (resize {rule.size} {rule.filter}{crop}, ImageNet's mean and standard deviation)"
+    return rule, [] if trained else [said]
+
+
+def check_target(family: str, layout: str, tree: Mapping[str, Any] | None = None) -> None:
+    """Raise UserError if a family, or the very network of a tree, cannot be written in a layout."""
     if layout not in (*TARGETS[family], own.NAME):
         known = ", ".join((*TARGETS[family], own.NAME))
         raise UserError(f"unknown layout {layout!r}: {FAMILIES[family]} can be written as {known}")
+    if family == "swin" and tree is not None and layout != own.NAME:
+        conv = "conv1" in tree["stem"]
+        if conv and layout == "timm":
+            raise UserError(
+                "timm has no Swin with CTransPath's convolutional stem: write it as ctranspath (names only)"
+            )
+        if not conv and layout == "ctranspath":
+            raise UserError(
+                "ctranspath's names are for its convolutional stem, which this Swin has not: write it as timm"
+            )
 
 
 def _layout(family: str, layout: str, tree: Mapping[str, Any]) -> Layout:
@@ -123,6 +159,8 @@ def _layout(family: str, layout: str, tree: Mapping[str, Any]) -> Layout:
         return own.layout_of(family)
     if family == "resnet":  # timm has torchvision's names
         layout = "torchvision"
+    if family == "beit" and layout == "timm":  # and unilm's
+        layout = "unilm"
     if family == "dinov3" and "gate" in tree["blocks"]["mlp"]:
         layout += "-gated"
     return layouts_of(family)[layout]
@@ -138,35 +176,45 @@ def _prepared(tree: dict[str, Any], family: str, layout: str) -> dict[str, Any]:
         if layout == "hf" and "ls1" not in blocks:
             ones = {"gamma": np.ones(blocks["norm1"]["scale"].shape, np.float32)}
             tree["blocks"] = {**blocks, "ls1": ones, "ls2": ones}
-    if family == "dinov3":
+    if family == "dinov3" and layout == "hf":
         tree.setdefault("mask_token", np.zeros((1, tree["cls_token"].shape[-1]), np.float32))
     return tree
 
 
 def _configs(
-    family: str, layout: str, tree: Mapping[str, Any], shape: Shape | None, rule: InputRule | None
+    family: str, layout: str, tree: Mapping[str, Any], network: Shape | Mapping[str, Any], rule: InputRule | None
 ) -> dict[str, dict[str, Any]]:
     """Return {file name: content} of what the library reads beside the weights."""
-    if shape is not None and rule is not None:
-        if layout == "meta":
-            meta_call(shape)  # raises if Meta's class cannot express it
-        if layout == "timm":
-            return {CONFIG: timm_config(shape, rule)}
-        if layout == "hf":
-            return {CONFIG: hf_config(shape), PREPROCESSOR: hf_preprocessor(shape.image, rule)}
-    if family == "dinov3" and layout == "hf":
-        return {CONFIG: hf_dinov3_config(tree)}
-    if layout == "timm" and family == "resnet" and rule is not None:
-        blocks = [len(tree[f"layer{i}"]) for i in range(1, 5) if f"layer{i}" in tree]
-        if blocks != [3, 4, 6, 3]:
-            raise UserError(f"timm has no ResNet with stages of {blocks} blocks: export as torchvision (names only)")
-        side = rule.crop or rule.size
-        return {CONFIG: timm_entry("resnet50", 2048, rule, side, "conv1", "fc", "avg", {}, fixed=False)}
-    if layout == "timm" and family == "sam" and rule is not None:
-        name = _SAM_TIMM.get(tree["patch_embed"]["kernel"].shape[-1])
-        if name is not None:
-            return {CONFIG: timm_entry(name, 256, rule, rule.size, "patch_embed.proj", "head.fc", "avg", {})}
-    return {}
+    if isinstance(network, Shape) and layout == "meta":
+        meta_call(network)  # raises if Meta's class cannot express it
+    if layout not in _WITH_CONFIG or rule is None:
+        return {}
+    if layout == "timm":
+        return {CONFIG: _timm(family, tree, network, rule)}
+    config = _hf(family, tree, network)
+    return {CONFIG: config, PREPROCESSOR: hf_preprocessor(rule.crop or config["image_size"], rule)}
+
+
+def _timm(family: str, tree: Mapping[str, Any], network: Any, rule: InputRule) -> dict[str, Any]:
+    if family == "vit":
+        return timm_config(network, rule)
+    if family == "resnet":
+        return configs.resnet_timm(tree, rule)
+    if family == "sam":
+        return configs.sam_timm(tree, rule, network["eps"])
+    if family == "beit":
+        return configs.beit_timm(tree, rule, network["heads"])
+    return configs.swin_timm(tree, rule)
+
+
+def _hf(family: str, tree: Mapping[str, Any], network: Any) -> dict[str, Any]:
+    if family == "vit":
+        return hf_config(network)
+    if family == "sam":
+        return configs.sam_hf(tree, network["eps"])
+    if family == "beit":
+        return configs.beit_hf(tree, network["eps"], network["heads"])
+    return configs.dinov3_hf(tree, network["eps"], network["heads"])
 
 
 def _metadata(family: str, layout: str, names: Iterable[str], chain: Sequence[Link], statement: str) -> dict[str, str]:

@@ -1,4 +1,7 @@
-"""What other libraries want beside the weights of a ViT: config.json of timm and transformers, Meta's constructor."""
+"""What other libraries want beside the weights of a ViT: config.json of timm and transformers, Meta's constructor.
+
+The other networks' configs are in family_configs.py.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from histojax.weights.vit_tree import grid_of, positions_of
 
 _TIMM_SIZES = {384: ("small", 12), 768: ("base", 12), 1024: ("large", 24), 1536: ("giant", 40)}  # dim: name, depth
 _PILLOW = {"bilinear": 2, "bicubic": 3}
+EPS = {"vit": 1e-6, "beit": 1e-6, "sam": 1e-6, "imagebind": 1e-6, "swin": 1e-5, "dinov3": 1e-5, "resnet": 1e-5}
 
 
 @dataclass(frozen=True)
@@ -80,9 +84,7 @@ def timm_config(shape: Shape, rule: InputRule) -> dict[str, Any]:
         return _timm_plain(shape, rule)
     arguments: dict[str, Any] = {"img_size": shape.image}
     if not size:
-        width = shape.hidden * (2 if swiglu else 1)
-        # timm takes int(dim * mlp_ratio): the quarter keeps rounding from losing one
-        ratio = width // shape.dim if width % shape.dim == 0 else (width + 0.25) / shape.dim
+        ratio = hidden_ratio(shape.hidden * (2 if swiglu else 1), shape.dim)
         arguments |= {"embed_dim": shape.dim, "depth": shape.depth, "num_heads": shape.heads, "mlp_ratio": ratio}
     if shape.patch != 14:
         arguments["patch_size"] = shape.patch
@@ -105,7 +107,7 @@ def _timm_plain(shape: Shape, rule: InputRule) -> dict[str, Any]:
         "embed_dim": shape.dim,
         "depth": shape.depth,
         "num_heads": shape.heads,
-        "mlp_ratio": shape.hidden / shape.dim if shape.hidden % shape.dim == 0 else (shape.hidden + 0.25) / shape.dim,
+        "mlp_ratio": hidden_ratio(shape.hidden, shape.dim),
         "reg_tokens": shape.registers,
         "no_embed_class": shape.positions == "patches" or (shape.registers > 0 and shape.positions == "cls"),
     }
@@ -124,11 +126,12 @@ def timm_entry(
     arguments: Mapping[str, Any],
     *,
     fixed: bool = True,
+    classes: int = 0,
 ) -> dict[str, Any]:
-    """Return timm's config.json of an architecture without classifier; `fixed`: it takes one input size only."""
+    """Return timm's config.json of an architecture; `fixed`: it takes one input size only."""
     return {
         "architecture": name,
-        "num_classes": 0,
+        "num_classes": classes,
         "num_features": features,
         "global_pool": pool,
         "model_args": dict(arguments),
@@ -141,7 +144,7 @@ def timm_entry(
             "crop_mode": "center",
             "mean": list(rule.mean),
             "std": list(rule.std),
-            "num_classes": 0,
+            "num_classes": classes,
             "pool_size": None,
             "first_conv": first_conv,
             "classifier": classifier,
@@ -179,45 +182,14 @@ def hf_config(shape: Shape) -> dict[str, Any]:
     return config | ({"num_register_tokens": registers} if registers else {})
 
 
-def hf_dinov3_config(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return transformers' config.json for DINOv3ViTModel."""
-    depth, dim, _ = tree["blocks"]["attn"]["qkv"]["kernel"].shape
-    mlp = tree["blocks"]["mlp"]
-    return {
-        "architectures": ["DINOv3ViTModel"],
-        "model_type": "dinov3_vit",
-        "hidden_size": dim,
-        "num_hidden_layers": depth,
-        "num_attention_heads": max(dim // 64, 1) if dim != 4096 else 32,
-        "intermediate_size": mlp["down" if "down" in mlp else "fc2"]["kernel"].shape[1],
-        "use_gated_mlp": "gate" in mlp,
-        "hidden_act": "silu" if "gate" in mlp else "gelu",
-        "image_size": 224,
-        "patch_size": round((tree["patch_embed"]["kernel"].shape[0] / 3) ** 0.5),
-        "num_register_tokens": tree["register_tokens"].shape[1],
-        "layer_norm_eps": 1e-5,
-        "rope_theta": 100.0,
-        "query_bias": True,
-        "key_bias": False,
-        "value_bias": True,
-        "proj_bias": True,
-        "mlp_bias": True,
-        "layerscale_value": 1.0,
-        "drop_path_rate": 0.0,
-        "attention_dropout": 0.0,
-        "num_channels": 3,
-        "torch_dtype": "float32",
-    }
-
-
 def hf_preprocessor(image: int, rule: InputRule) -> dict[str, Any]:
-    """Return transformers' preprocessor_config.json: resize the shorter side, centre crop, normalise."""
+    """Return transformers' preprocessor_config.json: resize the shorter side, centre crop if any, normalise."""
     return {
         "image_processor_type": "BitImageProcessor",
         "do_resize": True,
         "size": {"shortest_edge": rule.size},
         "resample": _PILLOW[rule.filter],
-        "do_center_crop": True,
+        "do_center_crop": rule.crop is not None,
         "crop_size": {"height": image, "width": image},
         "do_rescale": True,
         "rescale_factor": 1 / 255,
@@ -246,6 +218,11 @@ def meta_call(shape: Shape) -> str:
     return f"DinoVisionTransformer({text}, block_fn=partial(Block, attn_class=MemEffAttention))"
 
 
+def hidden_ratio(hidden: int, dim: int) -> int | float:
+    """Return the mlp_ratio of which int(dim * mlp_ratio) is `hidden`: the quarter keeps rounding from losing one."""
+    return hidden // dim if hidden % dim == 0 else (hidden + 0.25) / dim
+
+
 def _hf_ratio(shape: Shape) -> int:
     """Return the integer mlp_ratio from which transformers computes this hidden width."""
     for ratio in range(1, 17):
@@ -258,7 +235,7 @@ def _hf_ratio(shape: Shape) -> int:
 def _meta_ratio(shape: Shape) -> int | float:
     """Return the mlp_ratio from which Meta's class computes this hidden width."""
     if shape.ffn == "mlp":
-        return shape.hidden // shape.dim if shape.hidden % shape.dim == 0 else (shape.hidden + 0.25) / shape.dim
+        return hidden_ratio(shape.hidden, shape.dim)
     full = next((n for n in range(shape.hidden, 2 * shape.hidden + 8) if _two_thirds(n) == shape.hidden), None)
     if full is None:
         raise UserError(f"facebookresearch/dinov2 cannot express a SwiGLU width of {shape.hidden}: export as timm")

@@ -96,7 +96,7 @@ def check_commercial(chain: Iterable[Link], file: Any) -> None:
     for one in chain:
         if one.commercial is not True:
             why = "forbids commercial use" if one.commercial is False else "is not known to allow commercial use"
-            raise UserError(f"{file}: the licence of {one.what} {why} ({one.licence}); leave --commercial out")
+            raise UserError(f"{file}: the licence of {one.what} {why} ({one.licence}), which was asked for")
 
 
 def warnings_of(chain: Iterable[Link]) -> list[str]:

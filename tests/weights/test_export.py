@@ -102,7 +102,7 @@ def test_the_readme_shows_what_a_licence_forbids(tmp_path):
 )
 def test_import_then_export_is_bit_equal(file, tmp_path):
     family, name, tree, report, _ = read_tree(FILES / file)
-    target = {"torchvision": "timm", "hf-gated": "hf"}.get(name, name)
+    target = {"hf-gated": "hf"}.get(name, name)
     assert target in TARGETS[family]
     out = load_file(write_export(tmp_path / "out", tree, target, {}, family=family, chain=[APACHE], heads=4))
     source = split_modules(clean_names(read_tensors(FILES / file).tensors)[0])["backbone"]
