@@ -67,7 +67,9 @@ def normalise(tiles: np.ndarray, rule: Rule) -> np.ndarray:
 def resize_shorter(tile: np.ndarray, size: int, filter: str) -> np.ndarray:
     """`tile` with its shorter side resized to `size`, the other one in proportion, rounded down.
 
-    torchvision's Resize(size) on a Pillow image: antialiased, and the identity if the side has that length.
+    torchvision's Resize(size) on a Pillow image: antialiased, and the identity if the side has that length. Of tiles
+    that are not square the grey levels are those of the installed Pillow: each of its two passes rounds to them, and
+    newer versions begin with the axis that is cheaper, older ones with the width.
     """
     if filter not in FILTERS:
         raise UserError(f"unknown filter {filter!r}; known are {', '.join(FILTERS)}")
@@ -78,11 +80,8 @@ def resize_shorter(tile: np.ndarray, size: int, filter: str) -> np.ndarray:
     longer = int(size * long / short)
     if longer > MAX_SIDE:
         raise UserError(f"a tile of {width}x{height} px cannot be resized to {size} px: it is a sliver")
-    new_width, new_height = (size, longer) if width <= height else (longer, size)
-    # one axis at a time: newer versions of Pillow begin with the axis that is cheaper, older ones with the width,
-    # and each pass rounds to grey levels
-    image = Image.fromarray(tile).resize((new_width, height), FILTERS[filter])
-    return np.asarray(image.resize((new_width, new_height), FILTERS[filter]))
+    new_size = (size, longer) if width <= height else (longer, size)  # Pillow: width, height
+    return np.asarray(Image.fromarray(tile).resize(new_size, FILTERS[filter]))
 
 
 def centre_crop(tile: np.ndarray, size: int) -> np.ndarray:
