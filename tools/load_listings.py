@@ -62,6 +62,7 @@ PARTS = {  # parameters of the encoder where the file holds more
     "beit_base_patch16_224_pt22k": 85_665_360,
     "beit_base_patch16_224_pt22k_ft22k": 85_761_984,
     "data2vec_vision_base_ft1k": 86_530_984 - 769_000,
+    "dinov3_vitl16": 303_129_600 - 1024,  # the mask token is for training only
     "imagebind_huge": 632_829_440,
     "sam_vit_b": 89_670_912,
     "sam_vit_b_hf": 89_670_912,
@@ -107,6 +108,13 @@ def network_of(name: str) -> tuple[Any, int, str]:
     return record.network, side, record.pooling
 
 
+def parameters(name: str, matched: Sequence[str]) -> tuple[int, int]:
+    """Return (number of parameters in the tensors that were used, number that there should be) of a listing."""
+    used = [key for key in matched if not key.endswith(("running_mean", "running_var"))]
+    plain = split_modules(listings()[name]["keys"])["backbone"]  # the names without a prefix
+    return sum(int(np.prod(plain[key][0])) for key in used), PARTS.get(name, listings()[name]["params"])
+
+
 def one(name: str, forward: bool) -> str:
     """Return the line of one listing."""
     config, side, pooling = network_of(name)
@@ -118,9 +126,7 @@ def one(name: str, forward: bool) -> str:
         base, start = _peak(), time.perf_counter()
         found = read_tree(path, expected=shapes)
         seconds, peak, size = time.perf_counter() - start, _peak() - base, path.stat().st_size
-    used = [key for key in found.report.matched if not key.endswith(("running_mean", "running_var"))]
-    plain = split_modules(row["keys"])["backbone"]  # the names without a prefix
-    count, wanted = sum(int(np.prod(plain[key][0])) for key in used), PARTS.get(name, row["params"])
+    count, wanted = parameters(name, found.report.matched)
     leaves = flatten(found.tree)
     words = [
         f"{name:34s} {found.family}/{found.layout:12s}",
