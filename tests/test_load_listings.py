@@ -1,4 +1,4 @@
-"""tools/load_listings.py without its files: every listing has a network, and the counts that the tool compares agree."""
+"""tools/load_listings.py without its files: every listing has a network, and the counts that it compares agree."""
 
 import load_listings
 import pytest

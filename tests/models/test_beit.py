@@ -1,15 +1,27 @@
+import dataclasses
+
+import jax
 import numpy as np
 import pytest
 from family_cases import GOLDEN, listing, read_listing, rewritten, run_case, worst_excess
+from safetensors.numpy import save_file
 
+from histojax.encoder import load_encoder
+from histojax.errors import UserError
 from histojax.models.beit import (
     BEIT_BASE,
     BEIT_BASE_PRETRAINED,
     DATA2VEC_BASE,
     DATA2VEC_BASE_FT1K,
+    BeitConfig,
     relative_index,
 )
+from histojax.models.network import abstract
+from histojax.models.record import Preprocess
+from histojax.models.table import find
 from histojax.weights.containers import read_tensors
+from histojax.weights.detect import layouts_of
+from histojax.weights.mapping import flatten, unflatten
 from histojax.weights.unwrap import clean_names
 
 
@@ -59,6 +71,28 @@ def test_layout_writes_what_it_read(file):
     assert all(name.endswith("index") or name.split(".")[0] in ("head", "mask_token") for name in left), left
     for name, value in written.items():
         np.testing.assert_array_equal(value, tensors[name].numpy())
+
+
+@pytest.mark.parametrize("absolute, layerscale, relative", [(True, False, "none"), (True, True, "layer")])
+def test_parts_that_a_file_may_lack(absolute, layerscale, relative, tmp_path):
+    """unilm's analysis checkpoint has absolute positions, no tables and no LayerScale; a lost gamma is named."""
+    config = BeitConfig(32, 3, 4, 16, 80, relative, absolute, layerscale, norm="tokens")
+    rng, shapes = np.random.default_rng(0), flatten(abstract(config)[1])
+    flat = {path: rng.normal(size=leaf.shape).astype(np.float32) for path, leaf in shapes.items()}
+    flat["blocks/attn/qkv/bias"][:, 32:64] = 0
+    tensors = layouts_of("beit")["unilm"].write(unflatten(flat))
+    assert ("blocks.0.gamma_1" in tensors) == layerscale and "pos_embed" in tensors
+    save_file(tensors, tmp_path / "a.safetensors")
+    record = dataclasses.replace(
+        find("beit_base_pt22k"), network=config, preprocess=Preprocess(80), features=32, pooling="cls"
+    )
+    encoder = load_encoder(record, tmp_path / "a.safetensors", batch_size=1)
+    assert encoder(np.zeros((1, 80, 80, 3), np.uint8)).shape == (1, 32)
+    jax.tree.map(np.testing.assert_array_equal, encoder.parameters, unflatten(flat))
+    tensors.pop("blocks.1.gamma_1" if layerscale else "pos_embed")
+    save_file(tensors, tmp_path / "b.safetensors")
+    with pytest.raises(UserError, match=r"b\.safetensors: .*(blocks\.1\.gamma_1|needs pos_embed)"):
+        load_encoder(record, tmp_path / "b.safetensors")
 
 
 def test_relative_index_by_hand():

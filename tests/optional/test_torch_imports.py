@@ -150,6 +150,16 @@ def test_beit_of_timm(tmp_path):
     check_import(model, config, lambda out: out["pooled"], lambda m, x: m(x), images(64), tmp_path / "m", kind="unilm")
 
 
+def test_beit_of_timm_without_tables_and_layerscale(tmp_path):
+    """As unilm's analysis checkpoint, pretrained on ImageNet-1k: absolute positions only."""
+    from timm.models.beit import Beit
+
+    small = dict(img_size=64, patch_size=16, embed_dim=128, depth=2, num_heads=2, num_classes=0)
+    model = shaken(Beit(**small, use_abs_pos_emb=True, init_values=None, global_pool="token"))
+    config = BeitConfig(128, 2, 2, 16, 64, "none", absolute=True, layerscale=False, norm="tokens")
+    check_import(model, config, lambda out: out["cls"], lambda m, x: m(x), images(64), tmp_path / "m", kind="unilm")
+
+
 def test_swin_of_timm(tmp_path):
     model = shaken(timm.create_model("swin_tiny_patch4_window7_224", num_classes=0))
 
