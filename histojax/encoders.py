@@ -14,7 +14,7 @@ from histojax.errors import UserError
 HELP = """\
 histojax encoders: the published encoders that can be loaded by name
 
-usage: histojax encoders [NAME ...] [--paper] [--commercial] [--json]
+usage: histojax encoders [NAME ...] [--paper] [--commercial] [--markdown] [--json]
        (the same: python -m histojax encoders, python -m histojax.encoders)
 
   without a NAME       one line an encoder: width of its feature, input, feature, native mpp, who may use it, licence
@@ -24,6 +24,7 @@ usage: histojax encoders [NAME ...] [--paper] [--commercial] [--json]
 flags:
   --paper              Table 3 of Roth, Koch et al. 2023: parameters counted on the networks, width, input, mean / std
   --commercial         only encoders whose licence clearly allows commercial use
+  --markdown           the table for a README
   --json               the same for programs, on stdout
   --help               this page
 
@@ -45,7 +46,7 @@ gated encoders (marked *): accept the terms on the page that `histojax encoders 
 exit codes:
   0 done, 2 bad input (one line on stderr)"""
 
-FLAGS = ("paper", "commercial", "json")
+FLAGS = ("paper", "commercial", "markdown", "json")
 HOW_IT_RUNS = ("attention", "drop_path", "drop_path_uniform", "dtype", "mask_token", "remat", "unroll")
 
 
@@ -60,8 +61,10 @@ def _main(argv: Sequence[str]) -> int:
         print(HELP)
         return 0
     names, flags = _parse(argv)
-    if "paper" in flags and (names or "commercial" in flags):
-        raise UserError("--paper takes neither names nor --commercial")
+    if "paper" in flags and (names or flags & {"commercial", "markdown"}):
+        raise UserError("--paper takes neither names nor --commercial nor --markdown")
+    if "markdown" in flags and (names or "json" in flags):
+        raise UserError("--markdown is for the table: it takes neither names nor --json")
     from histojax.models.table import ENCODERS, find  # jax is imported only now
 
     if "paper" in flags:
@@ -76,7 +79,7 @@ def _main(argv: Sequence[str]) -> int:
     elif names:
         print("\n\n".join(details(record) for record in records))
     else:
-        print(overview(records))
+        print(markdown(records) if "markdown" in flags else overview(records))
     return 0
 
 
@@ -95,6 +98,22 @@ def _parse(argv: Sequence[str]) -> tuple[list[str], set[str]]:
 
 def overview(records: Sequence[Any]) -> str:
     """The table: a line an encoder."""
+    note = "* gated: terms to accept first. histojax encoders NAME tells more; histojax encoders --help explains."
+    return f"{_columns(_overview(records), right=(1, 2, 4))}\n\n{len(records)} encoders; {note}"
+
+
+def markdown(records: Sequence[Any]) -> str:
+    """The same table for a README."""
+    head, *rows = _overview(records)
+    lines = [
+        head,
+        ("---",) * len(head),
+        *((f"`{row[0].rstrip('*')}`{'*' * row[0].count('*')}", *row[1:]) for row in rows),
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _overview(records: Sequence[Any]) -> list[tuple[str, ...]]:
     use = {True: "any", False: "non-commercial", None: "unknown"}
     rows = [("name", "width", "input", "feature", "mpp", "use", "licence")]
     for r in records:
@@ -103,8 +122,7 @@ def overview(records: Sequence[Any]) -> str:
             r.name + "*" * r.gated, str(r.features), f"{r.preprocess.side} px", r.pooling,
             "-" if r.mpp is None else f"{r.mpp:g}", use[r.commercial], short,
         ))  # fmt: skip
-    note = "* gated: terms to accept first. histojax encoders NAME tells more; histojax encoders --help explains."
-    return f"{_columns(rows, right=(1, 2, 4))}\n\n{len(records)} encoders; {note}"
+    return rows
 
 
 def details(record: Any) -> str:
