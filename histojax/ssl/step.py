@@ -57,7 +57,7 @@ def make_step(recipe: Recipe, mesh: Mesh | None = None, fsdp: bool = False) -> A
     """
 
     def step(state: TrainState, images: jax.Array, key: jax.Array, schedule: dict) -> tuple[TrainState, Metrics]:
-        crop_key, mask_key, drop_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
+        crop_key, mask_key, drop_key = step_keys(key, state.step)
         views = make_views(recipe, images, crop_key, mask_key, mesh)
         return update(recipe, state, views, schedule, drop_key)
 
@@ -69,6 +69,11 @@ def make_step(recipe: Recipe, mesh: Mesh | None = None, fsdp: bool = False) -> A
     where = state_sharding(shapes, mesh, fsdp)
     shardings: dict[str, Any] = {"in_shardings": (where, split, whole, whole), "out_shardings": (where, whole)}
     return jax.jit(step, donate_argnums=0, compiler_options=options, **shardings)
+
+
+def step_keys(key: jax.Array, step: jax.Array | int) -> jax.Array:
+    """(3,) keys of one step: for its crops, its masks and its stochastic depth."""
+    return jax.random.split(jax.random.fold_in(key, step), 3)
 
 
 def _compiler_options(platform: str) -> dict[str, str]:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from histojax.models import vit
 from histojax.models.layers import attention, swiglu_hidden
-from histojax.models.vit import SIZES, ViT, ViTConfig, drop_residual, vit_config
+from histojax.models.vit import SIZES, Block, ViT, ViTConfig, drop_residual, vit_config
 
 TINY = ViTConfig(32, 3, 4, patch=7, image=28, layerscale=1.0)
 IMAGES = jax.random.normal(jax.random.key(1), (4, 28, 28, 3))
@@ -89,6 +90,64 @@ def test_stochastic_depth_in_the_network(uniform):
     assert not np.allclose(a, plain) and not np.allclose(a, b)
     np.testing.assert_array_equal(a, model(IMAGES, key=jax.random.key(0))["cls"])
     np.testing.assert_array_equal(build(drop_path=0.0)(IMAGES, key=jax.random.key(0))["cls"], plain)
+
+
+def rows_changed(block, key, branch):
+    """(N,) bool: the images of which a block computes one of its two branches, the other one set to nothing."""
+    graph, params = nnx.split(block)
+    params = nnx.to_pure_dict(params)
+    off = params["mlp"]["fc2"] if branch == "attention" else params["attn"]["proj"]
+    off["kernel"], off["bias"] = jnp.zeros_like(off["kernel"]), jnp.zeros_like(off["bias"])
+    x = jax.random.normal(jax.random.key(0), (8, 5, 32))
+    return np.asarray(nnx.merge(graph, params)(x, 0.5, key) != x).any((1, 2))
+
+
+def test_attention_and_feed_forward_are_dropped_separately():
+    block = Block(TINY, nnx.Rngs(0))
+    kept = [
+        [rows_changed(block, jax.random.key(i), branch).tolist() for branch in ("attention", "feed")] for i in range(6)
+    ]
+    assert all(sum(rows) == 4 for pair in kept for rows in pair)
+    assert any(a != b for a, b in kept)
+    assert len({tuple(a) for a, _ in kept}) > 1
+
+
+def test_rates_rise_linearly_over_the_blocks_unless_uniform(monkeypatch):
+    rates = []
+
+    def record(key, x, branch, rate, groups):
+        rates.append(rate)
+        return x + branch(x)
+
+    monkeypatch.setattr(vit, "drop_residual", record)
+    build(drop_path=0.4, drop_path_uniform=False)(IMAGES, key=jax.random.key(0))
+    assert rates == pytest.approx([0.2, 0.2, 0.4, 0.4])  # the first block has none
+    rates.clear()
+    build(drop_path=0.4)(IMAGES, key=jax.random.key(0))
+    assert rates == [0.4, 0.4]  # one scanned body
+
+
+@pytest.mark.parametrize("drop", [0.0, 0.5])
+@pytest.mark.parametrize("remat", ["none", "dots", "block"])
+def test_the_scan_over_blocks_equals_a_loop(drop, remat):
+    graph, state = nnx.split(build(drop_path=drop, remat=remat))
+    params, key = nnx.to_pure_dict(state), jax.random.key(4)
+
+    def scanned(params):
+        return nnx.merge(graph, params)(IMAGES, key=key)["cls"]
+
+    def looped(params):
+        model = nnx.merge(graph, params)
+        block, x = nnx.graphdef(model.blocks), model.embed(IMAGES)
+        for i, own in enumerate(jax.random.split(key, TINY.depth)):
+            layer = jax.tree.map(lambda p: p[i], params["blocks"])  # noqa: B023
+            x = nnx.merge(block, layer)(x, drop, own)
+        return model.norm(x)[:, 0]
+
+    np.testing.assert_allclose(jax.jit(scanned)(params), jax.jit(looped)(params), atol=1e-6, rtol=1e-6)
+    a, b = (jax.jit(jax.grad(lambda p, f=f: jnp.sum(jnp.sin(f(p)))))(params) for f in (scanned, looped))
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)):
+        assert np.abs(x - y).max() <= 1e-5 * np.linalg.norm(x) + 1e-7
 
 
 def test_initial_distributions():

@@ -8,6 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh, PartitionSpec
+from PIL import Image, ImageOps
+from test_color import pillow_jitter
+from tiny_recipe import tiny_recipe
 
 from histojax.ssl import augment
 from histojax.ssl.augment import CropConfig, CropParams, apply_crop, multi_crop, normalize, sample_crops
@@ -100,9 +103,10 @@ def test_visible_blur_is_as_frequent_as_recorded(drawn):
 
 
 def test_intended_blur_by_config():
-    config = dataclasses.replace(CropConfig(), blur_p=augment.INTENDED_BLUR)
+    """From the leaf of the configuration to what is drawn."""
+    crops = tiny_recipe(crops__blur_p=augment.INTENDED_BLUR, crops__local_crops=8).crops
     keys = jax.random.split(jax.random.key(1), 1500)
-    blur = np.asarray(jax.jit(jax.vmap(lambda k: sample_crops(k, 64, 64, config).blur))(keys))
+    blur = np.asarray(jax.jit(jax.vmap(lambda k: sample_crops(k, 64, 64, crops).blur))(keys))
     assert [near(blur[:, i], p) for i, p in enumerate((1.0, 0.1, *[0.5] * 8))] == [True] * 10
 
 
@@ -139,11 +143,21 @@ def test_no_parameter_is_drawn_twice(drawn):
 APPLY = jax.jit(apply_crop, static_argnums=2)
 
 
-def replay(box, size, flip=(False, False), jitter=False, gray=False, blur=False, sigma=1.0, solarize=False):
-    """(3, size, size): a crop of the golden picture with the given parameters; jitter with neutral factors."""
-    factors = jnp.float32([1, 1, 1, 0])
-    order = jnp.arange(4)
-    params = CropParams(jnp.int32(box), jnp.asarray(flip), jitter, order, factors, gray, blur, sigma, solarize)
+def replay(
+    box,
+    size,
+    flip=(False, False),
+    jitter=False,
+    gray=False,
+    blur=False,
+    sigma=1.0,
+    solarize=False,
+    factors=(1, 1, 1, 0),
+    order=(0, 1, 2, 3),
+):
+    """(3, size, size): a crop of the golden picture with the given parameters; by default neutral jitter."""
+    jitters = jnp.int32(order), jnp.float32(factors)
+    params = CropParams(jnp.int32(box), jnp.asarray(flip), jitter, *jitters, gray, blur, sigma, solarize)
     picture = jnp.asarray(IMAGE.transpose(2, 0, 1), jnp.float32)
     return np.asarray(APPLY(picture, jax.tree.map(jnp.asarray, params), size)).transpose(2, 0, 1)
 
@@ -168,6 +182,37 @@ def test_apply_crop_does_each_step_only_if_drawn():
         assert np.abs(replay(box, size, **{change: True}) - plain).max() > 0.1, change
     gray = replay(box, size, gray=True).transpose(1, 2, 0) * np.float32(augment.STD) + np.float32(augment.MEAN)
     assert np.ptp(gray, axis=-1).max() < 1e-6
+
+
+def blurred(picture, sigma):
+    """9 x 9 Gaussian with reflected borders, rounded to 8 bits: torchvision's, written out."""
+    taps = np.exp(-0.5 * (np.arange(-4, 5) / sigma) ** 2)
+    x = np.pad(picture.astype(np.float64), ((4, 4), (4, 4), (0, 0)), mode="reflect")
+    for axis in (0, 1):
+        x = np.apply_along_axis(np.convolve, axis, x, taps / taps.sum(), "valid")
+    return np.round(x).astype(np.uint8)
+
+
+@pytest.mark.parametrize("gray", [False, True])
+def test_all_operations_are_done_in_the_reference_s_order(gray):
+    """Crop, jitter, grey, blur, solarize, normalise; any two swapped give another picture."""
+    box, size, factors, order = (10, 5, 64, 80), 48, (1.3, 0.8, 1.2, 0.05), (2, 0, 3, 1)
+    top, left, height, width = box
+    picture = Image.fromarray(IMAGE).crop((left, top, left + width, top + height))
+    picture = pillow_jitter(np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC)), order, factors)
+    if gray:
+        picture = np.asarray(Image.fromarray(picture).convert("L").convert("RGB"))
+    picture = np.asarray(ImageOps.solarize(Image.fromarray(blurred(picture, 1.1)), 128))
+    flags = dict(jitter=True, gray=gray, blur=True, sigma=1.1, solarize=True)
+    levels = denormalized(replay(box, size, factors=factors, order=order, **flags))
+    gap = np.abs(levels - picture)
+    swaps = np.minimum(gap, np.abs(255 - levels - picture))  # a level beside the threshold may fall on either side
+    assert swaps.max() <= 2 and gap.mean() < 0.5
+    assert np.mean(gap > 2) < 0.01
+
+
+def denormalized(crop):
+    return (crop.transpose(1, 2, 0) * augment.STD + augment.MEAN) * 255
 
 
 def pipeline_columns(crops):

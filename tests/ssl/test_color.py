@@ -1,5 +1,6 @@
 """Every pixel operation against arrays recorded from Pillow and torchvision, and against Pillow itself."""
 
+import itertools
 from pathlib import Path
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import PIL
 import pytest
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 from histojax.ssl import color
 from histojax.ssl.resize import crop_resize, resize
@@ -17,6 +18,7 @@ NAMES = [n for n in GOLDEN.files if n.partition("/")[0] in color.OPERATIONS]
 
 
 CROP = jax.jit(crop_resize, static_argnums=(2, 3))
+JITTER = jax.jit(color.color_jitter)
 
 
 def planar(picture):
@@ -107,6 +109,28 @@ def test_black_and_white_stay_in_range(kind):
         assert (out == np.round(out)).all()
 
 
+def pillow_jitter(picture, order, factors):
+    """What torchvision's ColorJitter does to a PIL image, operation by operation."""
+    image = Image.fromarray(picture)
+    for i in order:
+        if i < 3:
+            kind = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)[i]
+            image = kind(image).enhance(factors[i])
+        else:
+            h, s, v = image.convert("HSV").split()
+            turned = np.asarray(h) + np.array(int(factors[3] * 255)).astype(np.uint8)
+            image = Image.merge("HSV", (Image.fromarray(turned.astype(np.uint8)), s, v)).convert("RGB")
+    return np.asarray(image)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))), ids=str)
+def test_the_four_jitters_in_each_order_match_pillow(order):
+    factors = (1.3, 0.7, 1.15, -0.06)
+    ours = JITTER(planar(GOLDEN["image"]), jnp.int32(order), jnp.float32(factors))
+    gap = np.abs(np.asarray(ours).transpose(1, 2, 0) - pillow_jitter(GOLDEN["image"], order, factors))
+    assert gap.max() <= 2 and gap.mean() < 0.02
+
+
 def test_color_jitter_applies_the_four_in_the_given_order():
     image = planar(GOLDEN["image"])[:, :20, :20]
     factors = jnp.float32([1.4, 0.6, 1.2, 0.07])
@@ -114,7 +138,6 @@ def test_color_jitter_applies_the_four_in_the_given_order():
     expected = image
     for i in order:
         expected = jax.jit(color.JITTERS[i])(expected, factors[i])
-    jitter = jax.jit(color.color_jitter)
-    assert_levels(jitter(image, jnp.int32(order), factors), np.asarray(expected))
-    other = np.asarray(jitter(image, jnp.int32([0, 1, 2, 3]), factors))
+    assert_levels(JITTER(image, jnp.int32(order), factors), np.asarray(expected))
+    other = np.asarray(JITTER(image, jnp.int32([0, 1, 2, 3]), factors))
     assert np.abs(other - np.asarray(expected)).max() > 1  # the order matters here, so the test can see it

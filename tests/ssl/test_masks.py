@@ -103,6 +103,22 @@ def test_cells_are_masked_as_often_as_recorded(many):
     assert np.mean(z[targets > 0] ** 2) < 1.5
 
 
+@pytest.mark.parametrize(("side", "request_"), [(4, 6), (5, 8), (7, 12)])
+def test_small_grids_have_the_shapes_of_the_reference(side, request_):
+    """On small grids a block is often as high or wide as the grid, which the reference does not allow."""
+    draws = 3000
+    ours = np.asarray(jax.jit(lambda k: m.block_masks(k, jnp.full(draws, request_), (side, side)))(jax.random.key(3)))
+    rng = random.Random(0)
+    theirs = np.stack([m.reference_block_mask(rng, (side, side), request_) for _ in range(draws)])
+
+    def shapes(masks):
+        """Codes of (rows touched, columns touched)."""
+        return masks.any(2).sum(1) * (side + 1) + masks.any(1).sum(1)
+
+    a, b = (np.bincount(shapes(masks), minlength=(side + 1) ** 2) for masks in (ours, theirs))
+    assert two_samples(a, b) > 1e-3
+
+
 SAMPLE = jax.jit(m.sample_masks, static_argnums=(1, 2, 3))
 
 

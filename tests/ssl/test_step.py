@@ -10,14 +10,16 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from safetensors.numpy import save_file
 from tiny_recipe import spread_state, start_state, tiny_config, tiny_images, tiny_recipe
 
+from histojax import prepare
+from histojax.checkpoint import Checkpoints
 from histojax.finish import training_tensors
 from histojax.ssl import step as steps
 from histojax.ssl.schedules import Schedules
 from histojax.ssl.state import TrainState
-from histojax.weights.load import load_ssl
 from histojax.weights.mapping import flatten
 
 KEY = jax.random.key(3)
+TERMS = ("loss", "dino_global", "dino_local", "ibot", "koleo")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -86,18 +88,53 @@ def run_steps(state, first, last):
     return state
 
 
+def test_every_step_has_crops_masks_and_drops_of_its_own():
+    """With nothing learned between two steps on the same images, only their random numbers tell them apart."""
+    keys = [jax.random.key_data(k).tolist() for step in range(3) for k in steps.step_keys(KEY, step)]
+    assert len({tuple(k) for k in keys}) == 9
+    still = schedule() | {name: np.float32(0) for name in ("lr", "last_layer_lr")} | {"momentum": np.float32(1)}
+    state, seen = spread_state(tiny_recipe()), []
+    for _ in range(3):
+        state, metrics = tiny_step()(state, tiny_images(), KEY, still)
+        seen.append([float(metrics[name]) for name in ("dino_global", "dino_local", "ibot", "feature_spread")])
+    assert all(len(set(values)) == 3 for values in zip(*seen)), seen
+
+
 def test_export_and_import_in_the_middle_change_nothing_that_files_carry(tmp_path):
     """Parameters go through files of the reference's names; moments, centres and the count are not in them."""
     straight = run_steps(start_state(tiny_recipe()), 0, 20)
     middle = run_steps(start_state(tiny_recipe()), 0, 10)
     sides = {"teacher": middle.teacher, "student": middle.student}
     for side, tree in sides.items():
-        save_file(training_tensors(side, jax.device_get(tree)), tmp_path / f"{side}.safetensors")
-    loaded, _ = load_ssl(*(tmp_path / f"{side}.safetensors" for side in sides))
+        save_file(training_tensors(side, jax.device_get(tree)), tmp_path / f"{side}_checkpoint.safetensors")
+    start = prepare.load_start(tiny_config(model__continue_from=str(tmp_path)), tiny_recipe(), offline=True)
+    student, teacher = prepare.put_in(start, tiny_recipe().init(jax.random.key(7)))
+    loaded = {"teacher": teacher, "student": student}
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((np.asarray(a) == b).all()), sides, loaded))
-    student, teacher = jax.tree.map(jnp.asarray, (loaded["student"], loaded["teacher"]))
     again = run_steps(dataclasses.replace(middle, student=student, teacher=teacher), 10, 20)
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), again, straight))
+
+
+@pytest.mark.parametrize(
+    "leaves",
+    [{}, {"loss__centering": "softmax", "model__drop_path": 0.3, "ibot_head__separate": True}],
+    ids=["paper", "softmax, drop path, two heads"],
+)
+def test_ten_steps_a_checkpoint_and_ten_more_are_twenty_to_the_bit(leaves, tmp_path):
+    """Parameters, moments, centres with what is pending, and the count."""
+    recipe = tiny_recipe(**leaves)
+    step, state = steps.make_step(recipe), start_state(recipe)
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    for i in range(20):
+        if i == 10:
+            checkpoints.save(state, {})
+        state, _ = step(state, tiny_images(i), KEY, schedule(i))
+    resumed, _ = checkpoints.restore(start_state(recipe, seed=3))
+    checkpoints.close()
+    assert int(resumed.step) == 10
+    for i in range(10, 20):
+        resumed, _ = step(resumed, tiny_images(i), KEY, schedule(i))
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), resumed, state))
 
 
 def test_first_step_leaves_the_student_since_the_first_rate_is_zero():
@@ -146,7 +183,7 @@ def test_eight_devices_equal_one(fsdp):
     """With the same groups; crops, masks, losses and the parameters after two steps."""
     (one, m1), (eight, m8) = two_steps(1, False), two_steps(8, fsdp)
     for name in m1:
-        assert m1[name] == pytest.approx(m8[name], rel=2e-5, abs=1e-6), name
+        assert m1[name] == pytest.approx(m8[name], rel=1e-6 if name in TERMS else 5e-6), name
     student = one.student, eight.student
     bias = [tree["backbone"]["blocks"]["attn"]["qkv"]["bias"] for tree in student]
     np.testing.assert_allclose(*(b[:, 128:] for b in bias), atol=1e-5)  # the keys' bias has no true gradient
@@ -243,8 +280,9 @@ def test_bfloat16_stays_near_float32():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_duplicate_and_blank_tiles_stay_finite(dtype):
-    recipe, views = tiny_recipe(compute_dtype=dtype), views_of()
+@pytest.mark.parametrize("eps", [1e-4, 1e-8])
+def test_duplicate_and_blank_tiles_stay_finite(dtype, eps):
+    recipe, views = tiny_recipe(compute_dtype=dtype, loss__koleo_eps=eps), views_of()
     views = dataclasses.replace(
         views, global_crops=jnp.ones_like(views.global_crops), local_crops=jnp.ones_like(views.local_crops)
     )
@@ -253,16 +291,17 @@ def test_duplicate_and_blank_tiles_stay_finite(dtype):
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
 
 
-def test_teacher_sees_no_stochastic_depth_and_rate_zero_is_none():
+def test_stochastic_depth_is_the_student_s_alone_and_rate_zero_is_none():
     dropped, plain = tiny_recipe(model__drop_path=0.5), tiny_recipe()
     state, views = spread_state(plain), views_of()
     a, _ = teach(dropped, state, views)
     b, _ = teach(plain, state, views)
     assert np.array_equal(a.cls.kernel, b.cls.kernel)
-    _, none = loss_and_gradient(plain, state, views)
-    _, zero = loss_and_gradient(plain, state, views, key=jax.random.key(9))
-    _, some = loss_and_gradient(dropped, state, views, key=jax.random.key(9))
-    assert float(none["loss"]) == float(zero["loss"]) != float(some["loss"])
+    none = loss_and_gradient(plain, state, views)
+    zero = loss_and_gradient(plain, state, views, key=jax.random.key(9))
+    some = loss_and_gradient(dropped, state, views, key=jax.random.key(9))
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), none, zero))
+    assert float(none[1]["loss"]) != float(some[1]["loss"])
 
 
 def test_state_survives_a_trip_through_plain_dicts():
