@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -100,3 +101,12 @@ def test_help(capsys, word):
     code, out, _ = run(capsys, word)
     assert code == 0 and all(f"--{flag}" in out for flag in encoders.FLAGS) and "HF_TOKEN" in out
     assert "encoders" in VERBS
+
+
+def test_the_table_of_the_readme_is_the_commands(capsys):
+    code, out, _ = run(capsys, "--markdown")
+    assert code == 0 and len(out.splitlines()) == 2 + len(ENCODERS)
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    assert out in readme, "put the output of `histojax encoders --markdown` into README.md"
+    for words in (("--markdown", "--json"), ("--markdown", "uni"), ("--paper", "--markdown")):
+        assert run(capsys, *words)[0] == 2
