@@ -115,7 +115,7 @@ def markdown(records: Sequence[Any]) -> str:
 
 def _overview(records: Sequence[Any]) -> list[tuple[str, ...]]:
     use = {True: "any", False: "non-commercial", None: "unknown"}
-    rows = [("name", "width", "input", "feature", "mpp", "use", "licence")]
+    rows: list[tuple[str, ...]] = [("name", "width", "input", "feature", "mpp", "use", "licence")]
     for r in records:
         short = r.licence.partition(" (")[0]
         rows.append((

@@ -87,7 +87,7 @@ def test_json_of_one(capsys):
     "words, message",
     [
         (["unii"], "histojax encoders: error: unii: no encoder of that name; did you mean uni, "),
-        (["--papr"], "unknown flag --papr; known are --paper, --commercial, --json"),
+        (["--papr"], "unknown flag --papr; known are --paper, --commercial, --markdown, --json"),
         (["--paper", "uni"], "--paper takes neither names nor --commercial"),
     ],
 )
