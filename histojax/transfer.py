@@ -79,7 +79,7 @@ def open_file(
     found = open_weights(
         path,
         family=family(record.network) if record else None,
-        layout=layout or file.layout or None,
+        layout=layout,
         which=which or file.which,
     )
     if which in SIDES and which not in found.sides:

@@ -56,6 +56,8 @@ def test_an_encoder_is_known_by_its_name_its_address_and_its_hash(source, capsys
     assert card["encoder"] == "tiny_virchow" and card["architecture"]["heads"] == 4 and card["mpp"] == 0.5
     assert card["preprocessing"] == {"size": 64, "crop": 56, "filter": "bilinear", "mean": [0.5] * 3, "std": [0.25] * 3}
     assert card["features"] == 64 and card["pooling"] == "cls+mean" and "assumed" not in card
+    code = 'histojax.load_encoder("tiny_virchow", weights="THIS_FOLDER")'
+    assert code in (tmp_path / "out" / "README.md").read_text()
     assert [one["what"] for one in card["licences"]] == ["tiny_virchow"]
     assert ("its SHA-256 is that of the published file" in out) == (source == VIRCHOW)
     code, _, error = run(capsys, "convert", source, "--out", tmp_path / "no", "--commercial")

@@ -84,7 +84,7 @@ def readme(card: Mapping[str, Any], chain: Sequence[Link], shape: Shape | None) 
     for sentence in card.get("assumed", ()):
         rows += [f"> Assumed, not stated by the source: {sentence}.", ""]
     eps, classes = card["architecture"]["eps"], card["architecture"].get("classes", 0)
-    code = how_to_load(card["layout"], card["family"], shape, eps, classes)
+    code = how_to_load(card["layout"], card["family"], shape, eps, classes, str(card.get("encoder", "")))
     prefix = 1 + int(card["architecture"].get("registers", 0))
     if lines := feature_lines(card["layout"], card.get("pooling", ""), prefix):
         code += ["", "# x: (N, 3, height, width), normalised as below", *lines]

@@ -63,14 +63,18 @@ def epsilon_warning(layout: str, family: str, eps: float) -> str:
     )
 
 
-def how_to_load(layout: str, family: str, shape: Shape | None, eps: float, classes: int = 0) -> list[str]:
-    """Return the lines of Python that load the file; `classes` of a classifier that it holds."""
+def how_to_load(
+    layout: str, family: str, shape: Shape | None, eps: float, classes: int = 0, encoder: str = ""
+) -> list[str]:
+    """Return the lines of Python that load the file: `classes` of a classifier in it, `encoder` that it is of."""
     if layout == "timm":
         return _timm(eps if other_epsilon(layout, family, eps) else None, classes)
     if layout == "hf":
         return ["from transformers import AutoModel", 'model = AutoModel.from_pretrained("THIS_FOLDER").eval()']
     if layout == "meta" and shape is not None:
         return _meta(shape, other_epsilon(layout, family, eps))
+    if layout == "histojax" and encoder:
+        return ["import histojax", f'encoder = histojax.load_encoder("{encoder}", weights="THIS_FOLDER")']
     if layout == "histojax":
         return ["from histojax.weights.read import read_tree", 'family, _, tree, *_ = read_tree("THIS_FOLDER")']
     return ["import safetensors.torch", f"tensors = {_TENSORS}  # names of {family}, {layout}"]
