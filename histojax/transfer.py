@@ -252,7 +252,10 @@ def open_run(folder: str | Path, *, which: str = "teacher", step: int | None = N
     return Parcel(folder.name, "vit", "meta", tree, report, notes, facts, chain, heads=heads, grid="as trained")
 
 
-_OF_THE_FILE = {"layout", "architecture", "parameters", "weights", "preprocessing", "positions", "licences", "family"}
+_OF_THE_FILE = {
+    "layout", "architecture", "parameters", "weights", "preprocessing", "positions", "licences", "family", "epsilon",
+    "assumed",
+}  # fmt: skip
 
 
 def _checkpoint(folder: Path, config: Mapping[str, Any], which: str, step: int | None) -> tuple[Tree, dict[str, Any]]:
