@@ -97,7 +97,7 @@ def run(config: ConfigDict, workdir: str, offline: bool = False, plan_only: bool
         stack.enter_context(stop.listening())
         folder = stack.enter_context(RunFolder(workdir)) if main and not plan_only else None
         if folder:
-            folder.bind(config.to_dict(), MAY_CHANGE)
+            folder.check(config.to_dict(), MAY_CHANGE)
         source = prepare.open_training(config)
         tiles = prepare.open_evaluation(config, source)
         recipe = Recipe.from_config(config, jax.default_backend(), jax.device_count())
@@ -167,6 +167,8 @@ class Loop:
     def begin(self, folder: RunFolder | None) -> None:
         """Restores the last checkpoint or makes the first state, opens the files, evaluates at step 0."""
         c = self.config
+        if folder:
+            folder.bind(c.to_dict(), MAY_CHANGE)
         self.key = jax.random.key(c.seed)
         self.state = self._first_state()
         self.checkpoints = Checkpoints(self.workdir / "checkpoints", c.checkpoint.keep, c.checkpoint.keep_best)

@@ -125,8 +125,12 @@ class RunFolder:
                 leftover.unlink()
 
     def close(self) -> None:
-        """Lets the next process in."""
+        """Lets the next process in; a folder in which nothing came to be goes."""
         if self._lock >= 0:
+            with contextlib.suppress(OSError):
+                if [path.name for path in self.path.iterdir()] == [".lock"]:
+                    (self.path / ".lock").unlink()
+                    self.path.rmdir()
             os.close(self._lock)
             self._lock = -1
 
@@ -136,40 +140,39 @@ class RunFolder:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def bind(self, config: Mapping[str, Any], may_change: Sequence[str] = ()) -> bool:
-        """True if the folder already belongs to `config` (a resume), False if this call made it so.
+    def check(self, config: Mapping[str, Any], may_change: Sequence[str] = ()) -> bool:
+        """Whether the folder holds a run of `config` that was begun; nothing is written.
 
-        `config` is a nested mapping of JSON values (`ConfigDict.to_dict()`; tuples count as lists). A stored
-        config that differs raises UserError with every differing leaf, except for the leaves or groups of
-        leaves named in `may_change` ("log", "data.workers"): their new values are stored.
+        `config` is a nested mapping of JSON values (`ConfigDict.to_dict()`; tuples count as lists). A run of a
+        config that differs raises UserError with every differing leaf, except for the leaves or groups of leaves
+        named in `may_change` ("log", "data.workers").
         """
-        now = json.loads(json.dumps(config))
         path = self.path / "config.json"
+        begun = [name for name in (METRICS, "checkpoints") if (self.path / name).exists()]
+        if not begun:
+            return False  # a start that failed before its first step binds nobody
         if not path.exists():
-            self._refuse_unknown_run()
-            self._store_config(now, may_change)
-            return False
+            raise UserError(
+                f"{self.path}: holds {begun[0]} but no config.json, so the run it belongs to is unknown; "
+                "choose another --workdir"
+            )
         stored = _read_json(path)
         if not isinstance(stored.get("config"), dict):
             raise UserError(f"{path}: has no 'config': not written by histojax; choose another --workdir")
-        different = config_differences(stored["config"], now)
+        different = config_differences(stored["config"], json.loads(json.dumps(config)))
         fixed = [line for name, line in different.items() if not _named(name, may_change)]
         if fixed:
             raise UserError(
                 f"{self.path} belongs to another config: {'; '.join(fixed)}. "
                 "Give these leaves their old values to resume it, or choose another --workdir"
             )
-        if different:
-            self._store_config(now, may_change)
         return True
 
-    def _refuse_unknown_run(self) -> None:
-        for name in (METRICS, "checkpoints"):
-            if (self.path / name).exists():
-                raise UserError(
-                    f"{self.path}: holds {name} but no config.json, so the run it belongs to is unknown; "
-                    "choose another --workdir"
-                )
+    def bind(self, config: Mapping[str, Any], may_change: Sequence[str] = ()) -> bool:
+        """Makes the folder that of `config`, with its values of the leaves in `may_change`; else as `check`."""
+        begun = self.check(config, may_change)
+        self._store_config(json.loads(json.dumps(config)), may_change)
+        return begun
 
     def _store_config(self, config: dict, may_change: Sequence[str]) -> None:
         record = {"fingerprint": config_fingerprint(config, may_change), "config": config}

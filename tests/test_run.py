@@ -147,13 +147,35 @@ def test_temporary_files_of_a_killed_run_are_removed(tmp_path):
         assert names(tmp_path) == [".lock", "notes.tmp"]
 
 
+def begin(folder):
+    (folder.path / "metrics.jsonl").write_text("")
+
+
+def test_a_start_that_failed_before_its_first_step_binds_nobody(tmp_path):
+    with RunFolder(tmp_path) as folder:
+        folder.bind(CONFIG)
+        assert folder.check({**CONFIG, "seed": 1}) is False
+        assert folder.bind({**CONFIG, "seed": 1}) is False
+    assert json.loads((tmp_path / "config.json").read_text())["config"]["seed"] == 1
+
+
+def test_a_folder_in_which_nothing_came_to_be_goes(tmp_path):
+    with RunFolder(tmp_path / "run") as folder:
+        folder.check(CONFIG)
+    assert not (tmp_path / "run").exists()
+    with RunFolder(tmp_path / "run") as folder:
+        folder.bind(CONFIG)
+    assert names(tmp_path / "run") == [".lock", "config.json"]
+
+
 def test_bind_is_a_resume_for_the_same_config_only(tmp_path):
     with RunFolder(tmp_path / "a" / "run") as folder:
         assert folder.bind(CONFIG) is False
+        begin(folder)
         assert folder.bind(json.loads(json.dumps(CONFIG))) is True
         changed = {**CONFIG, "seed": 1, "optim": {"lr": 2e-4, "betas": (0.9, 0.999)}, "extra": None}
         with pytest.raises(UserError) as error:
-            folder.bind(changed)
+            folder.check(changed)
         for leaf in ("seed was 0, now 1", "optim.lr was 0.0001, now 0.0002", "extra was absent, now null"):
             assert leaf in str(error.value)
         assert "betas" not in str(error.value)
@@ -163,6 +185,7 @@ def test_bind_lets_named_leaves_and_groups_change(tmp_path):
     may_change = ("log", "data.workers")
     with RunFolder(tmp_path) as folder:
         folder.bind(CONFIG, may_change)
+        begin(folder)
         before = json.loads((tmp_path / "config.json").read_text())
         changed = {**CONFIG, "log": {"every": 1}, "data": {"workers": 0}}
         assert folder.bind(changed, may_change) is True
@@ -184,6 +207,7 @@ def test_the_fingerprint_sees_every_other_leaf():
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"config": 3}'])
 def test_a_broken_config_json_is_named(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
+    (tmp_path / "metrics.jsonl").write_text("")
     with RunFolder(tmp_path) as folder, pytest.raises(UserError, match=r"config\.json: "):
         folder.bind(CONFIG)
 

@@ -227,7 +227,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(change, expected, capsys, tmp_pat
     assert code == 2
     assert line.startswith("histojax train: error: ")
     assert expected in line
-    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_missing_or_broken_config_file_is_named(capsys, tmp_path):
