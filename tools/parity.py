@@ -17,9 +17,10 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout that this tool lies in
 
-from histojax.run import write_atomic
 from parity_cases import certificate
 from parity_cases.certificate import Result
+
+from histojax.run import write_atomic
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -22,8 +22,8 @@ def resample_matrix(size: int, grid: int, mode: str) -> np.ndarray:
     "antialias-offset": the same with step grid / (size + 0.1).
     """
     offset = 0.1 if mode.endswith("offset") else 0.0
-    if mode.startswith("antialias"):
-        return _antialias_matrix(size, grid, grid / (size + offset))
+    if mode.startswith("antialias"):  # torch leaves an axis alone whose size stays, here only
+        return np.eye(grid, dtype=np.float32) if size == grid else _antialias_matrix(size, grid, grid / (size + offset))
     # torch computes source coordinates in float32 from the reciprocal of the scale factor
     step = np.float32(1.0 / ((size + offset) / grid))
     source = step * (np.arange(size, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5)

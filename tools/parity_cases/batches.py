@@ -6,7 +6,6 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
-from os.path import commonprefix
 
 import jax.numpy as jnp
 import numpy as np
@@ -77,13 +76,17 @@ def inputs_of(file: ArrayFile, folder: Folder) -> ArrayFile:
     needs = needs_of(file)
     all_files = [f for f in folder.arrays if FIRST in f.names]
     fitting = [f for f in all_files if needs.fits(f.arrays)]
-    alike = [len(commonprefix([f.name, file.name])) for f in fitting]
+    alike = [_common_start(f.name, file.name) for f in fitting]
     best = [f for f, n in zip(fitting, alike) if n == max(alike)]
     if len(best) == 1:
         return best[0]
     names = ", ".join(f.shown for f in fitting or all_files) or "none"
     problem = "several files of inputs fit" if fitting else "no file of inputs fits"
     raise ValueError(f"{problem} (needed: {needs}): {names}")
+
+
+def _common_start(a: str, b: str) -> int:
+    return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
 
 
 def views_of(file: ArrayFile, i: int) -> step.Views:

@@ -3,14 +3,14 @@
 The size of the recorded crops is not stored, and nothing about the picture they were cut from but the picture
 itself. Means of the channels, their spreads and the share of grey crops hardly depend on either: they are tested
 as statistics. The spread of levels within a crop does depend on them, so its bound is wide. The step between
-neighbouring rows is mostly a matter of size, but by how much the second global view is smoother than the first
+neighbouring rows is a matter of size, and tells it; by how much the second global view is smoother than the first
 shows the blur.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 
 import jax
 import numpy as np
@@ -21,7 +21,7 @@ from parity_cases.golden import ArrayFile, Arrays, Folder
 from parity_cases.pixel_operations import BOX
 from parity_cases.statistics import denominator, mean_gap, spread_gap
 
-IMAGES, CROPS = 25, 800  # at a time, and of each view in all
+IMAGES, CROPS, FEW = 25, 800, 100  # at a time, of each view in all, and to see how fine they are
 CHANNELS, WITHIN = ("mean_r", "mean_g", "mean_b"), ("std_r", "std_g", "std_b")
 STEP, GREY = "mean_abs_row_diff", "is_gray"
 COLUMNS = (*CHANNELS, *WITHIN, STEP, GREY)
@@ -42,7 +42,7 @@ def _chain(name: str, a: Arrays) -> Iterator[Check]:
     means = {v: dict(zip(columns, a[f"stats/pipeline_{v}_mean"])) for v in views}
     spreads = {v: dict(zip(columns, a[f"stats/pipeline_{v}_std"])) for v in views}
     recorded = denominator([m[GREY] for m in means.values()])
-    ours = _statistics(a["image"], *_sizes(a))
+    ours = _at_recorded_detail(a, means.get("g0", {}))
     for view in views:
         yield from _view(name, view, ours[view], means[view], spreads[view], recorded)
     if {"g0", "g1"} <= set(views):
@@ -72,22 +72,34 @@ def _smoothing(name: str, ours: Statistics, means: Statistics) -> Check:
     return bounded(name, "smoothing of the second view", ratio, 0.3, "in the logarithm", abs(part - theirs))
 
 
-def _sizes(a: Arrays) -> tuple[int, int]:
-    """Sides of the global and of the local crops: the largest and the smallest of the crops in the file."""
+def _at_recorded_detail(a: Arrays, means: dict[str, float]) -> Statistics:
+    """Our statistics of crops about as fine as the recorded ones.
+
+    First guess: the largest and the smallest of the crops in the file. The finer a crop, the smaller the steps
+    between its rows, about in proportion: if those of the first view are far off, its size was another one.
+    """
     stored = [int(a.peek(k)[-1]) for k in a if k.endswith(BOX)] or [224, 98]
-    return max(stored), min(stored)
+    wide, local = max(stored), min(stored)
+    if STEP in means:
+        ratio = _statistics(a["image"], wide, local, FEW)["g0"][STEP].mean() / means[STEP]
+        wide = wide if abs(np.log(ratio)) < 0.2 else int(np.clip(wide * ratio, 28, 256))
+    return _statistics(a["image"], wide, local, CROPS)
 
 
-def _statistics(picture: np.ndarray, wide: int, local: int) -> Statistics:
+@cache
+def _program(config: CropConfig) -> Callable:
+    return jax.jit(lambda key, images: multi_crop(key, images, 0, config))
+
+
+def _statistics(picture: np.ndarray, wide: int, local: int, crops: int) -> Statistics:
     """{view: {column: values}} of our crops."""
     config = CropConfig(global_px=wide, local_px=local, vflip=0.0, local_crops=1)  # the reference has no vflip
-    crop = jax.jit(lambda key, images: multi_crop(key, images, 0, config))
     images = np.repeat(picture[None], IMAGES, 0)
     found: dict[str, list[np.ndarray]] = {v: [] for v in VIEWS}
-    for i in range(CROPS // IMAGES):
-        both, small = (np.asarray(x) for x in crop(jax.random.key(i), images))
-        for view, crops in zip(VIEWS, (both[:, 0], both[:, 1], small[:, 0])):
-            found[view].append(_columns(crops, config))
+    for i in range(crops // IMAGES):
+        both, small = (np.asarray(x) for x in _program(config)(jax.random.key(i), images))
+        for view, pixels in zip(VIEWS, (both[:, 0], both[:, 1], small[:, 0])):
+            found[view].append(_columns(pixels, config))
     return {view: dict(zip(COLUMNS, np.concatenate(rows).T)) for view, rows in found.items()}
 
 

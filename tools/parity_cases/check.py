@@ -48,6 +48,8 @@ class Check:
         if not self.compared:
             return f"skip {self.name:<44} {self.what}"
         verdict = "ok  " if self.ok else "FAIL"
+        if math.isinf(self.measured):
+            return f"{verdict} {self.name:<44} {self.what}"
         held = f"{self.measured:.1e} {'above' if self.at_least else 'of'} {self.limit:g} ({self.tolerance})"
         return f"{verdict} {self.name:<44} {self.what:<44} abs {self.max_abs:.1e} rel {self.max_rel:.1e}, {held}"
 

@@ -48,7 +48,8 @@ def _images(size: str, images: int, folder: Folder) -> jnp.ndarray:
     fitting = [(f, n) for f, n in found if len(f.arrays.peek(n)) == images]
     alike = [(f, n) for f, n in fitting if np.array_equal(f.arrays.peek(n), fitting[0][0].arrays.peek(fitting[0][1]))]
     if not fitting or len(alike) < len(fitting):
-        raise ValueError(f"{len(fitting)} different inputs input/{size} of {images} images in the folder, expected one")
+        problem = "several different arrays" if fitting else "no array"
+        raise ValueError(f"{problem} input/{size} or input/{size}_i8 of {images} images in the folder")
     for file, name in fitting:
         pixels = file.arrays[name]
     scale = file.meta["crop_scale"] if pixels.dtype.kind in "iu" else 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -48,6 +49,8 @@ class ArrayFile(File):
 
     def __init__(self, folder: Path, path: Path):
         super().__init__(folder, path)
+        if not zipfile.is_zipfile(path):
+            raise ValueError("not an .npz: no whole zip archive")
         self._data = np.load(path)
         self._loaded: dict[str, np.ndarray] = {}
         self.read: set[str] = set()

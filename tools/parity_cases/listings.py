@@ -56,10 +56,9 @@ def _summary(file: TableFile, folder: Folder) -> Iterator[Check]:
     listed = {name: entry for table in folder.tables for name, entry in entries_of(table).items()}
     wrong = []
     for row in file.content:
-        entry = listed.get(row["arch"])
-        if entry is None or len(entry["keys"]) != row["n_keys"]:
-            wrong.append(row["arch"])
-        elif any(entry.get(k) != row[k] for k in ("params", "groups") if k in row):
+        entry = listed.get(row["arch"], {"keys": {}})
+        facts = {**entry, "n_keys": len(entry["keys"])}
+        if any(facts.get(k) != row[k] for k in ("n_keys", "params", "groups") if k in row):
             wrong.append(row["arch"])
     yield same(file.name, f"{len(file.content)} rows as in the listings", wrong)
 

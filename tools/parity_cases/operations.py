@@ -21,7 +21,7 @@ from parity_cases.trees import head_tree
 
 RTOL = 2e-5
 TINY = 1e-30  # probabilities below it are near the end of float32, where its digits run out
-INITS = 256  # random heads, to know how far a tensor's standard deviation may lie from the mean
+INITS = 64  # random heads, to know how far a tensor's standard deviation may lie from the mean
 
 
 def cases(file: ArrayFile, folder: Folder) -> Iterator[tuple[str, Callable]]:

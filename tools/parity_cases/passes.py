@@ -56,7 +56,7 @@ def _start(recipe: Recipe, params: Arrays) -> TrainState:
     """The state before the first pass; centres are zero unless they are recorded."""
     trees = {who: on_device(module_trees(params.below(f"{who}."))) for who in ("student", "teacher")}
     state = recipe.start(trees["student"], trees["teacher"])
-    centres = {k: c for k, c in state.centres.items()}
+    centres = dict(state.centres)
     for k, value in params.below("input/center_").items():
         centres[k] = Centre.start(jnp.asarray(value.reshape(-1)))
     return TrainState(state.step, state.student, state.teacher, state.moments, centres)

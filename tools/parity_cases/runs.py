@@ -36,7 +36,7 @@ def weights_of(file: ArrayFile, folder: Folder, prefix: str) -> Arrays:
     if len(found) != 1:
         others = ", ".join(f.shown for f in found or holders) or "no file"
         raise ValueError(
-            f"case {file.meta.get('case')!r} needs one file of weights ({prefix}...) with the same case in its meta; "
+            f"case {file.meta.get('case')!r} needs one file of weights ({prefix}*) with the same case in its meta; "
             f"{len(found)} fit ({others})"
         )
     return found[0].arrays

@@ -54,7 +54,7 @@ def share_gap(ours: float, draws: int, share: float, recorded: int, tests: int =
     """Gap of two shares: how unlikely the recorded one is, in powers of ten, against the least likely one allowed."""
     counts = round(ours * draws), round(share * recorded)
     rarity = -np.log10(max(binomial(np.array(counts[1]), np.array(sum(counts)), recorded / (recorded + draws)), 1e-300))
-    return float(rarity), float(-np.log10(CHANCE / tests))
+    return float(rarity) + 0.0, float(-np.log10(CHANCE / tests))
 
 
 def binomial(hits: np.ndarray, total: np.ndarray, share: float) -> np.ndarray:
