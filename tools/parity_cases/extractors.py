@@ -109,7 +109,7 @@ def _wrong_choices(file: ArrayFile, said: dict, weights: WeightFile, recorded: d
         if change is None and _hopeless(config, choice):
             yield skipped(name, f"{label} is not detectable: an epsilon of {config.eps:g} changes nothing in float32")
             continue
-        yield _detection(name, label, change, golden[key], partial(_chosen, weights, said, golden, key, choice))
+        yield detection(name, label, change, golden[key], partial(_chosen, weights, said, golden, key, choice))
 
 
 def _chosen(weights: WeightFile, said: dict, golden: Arrays, key: str, choice: str) -> np.ndarray:
@@ -120,9 +120,7 @@ def _hopeless(config: Any, choice: str) -> bool:
     return choice == "ln_eps_x10" and config.eps < 1e-9
 
 
-def _detection(
-    name: str, label: str, change: float | None, golden: np.ndarray, ours: Callable[[], np.ndarray]
-) -> Check:
+def detection(name: str, label: str, change: float | None, golden: np.ndarray, ours: Callable[[], np.ndarray]) -> Check:
     """A recorded change within the tolerance cannot be seen; one just above it may be lost in rounding."""
     tolerance = networks.ATOL + networks.RTOL * float(np.abs(golden).max())
     hidden = f"{label} is not detectable: it changes the reference by {change or 0:.1e}, the tolerance is {LIMIT}"

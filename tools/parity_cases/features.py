@@ -103,7 +103,8 @@ def _intermediate(name: str, model: ViT, images: jnp.ndarray, want: Arrays) -> I
 
 
 def listed_blocks(numbers: str, count: int, depth: int) -> tuple[int, ...] | None:
-    """The `count` blocks that "01", "10" or "9_11" stands for; None unless exactly one set of blocks can be meant."""
+    """The `count` blocks that "01", "10" or "9_11" stands for; None unless exactly one set of blocks can be meant.
+    A reading in rising order goes before one in any other."""
     parts = [p for p in re.split(r"[_-]", numbers) if p]
     if len(parts) > 1:
         readings = [parts]
@@ -111,8 +112,10 @@ def listed_blocks(numbers: str, count: int, depth: int) -> tuple[int, ...] | Non
         cuts = combinations(range(1, len(numbers)), count - 1)
         readings = [[numbers[a:b] for a, b in zip((0, *cut), (*cut, len(numbers)))] for cut in cuts]
     plain = [r for r in readings if all(p == str(int(p)) and int(p) < depth for p in r)]
-    blocks = {tuple(sorted(int(p) for p in r)) for r in plain if len(set(r)) == count}
-    return blocks.pop() if len(blocks) == 1 else None
+    blocks = [tuple(int(p) for p in r) for r in plain if len(set(r)) == count]
+    rising = [b for b in blocks if list(b) == sorted(b)]
+    meant = set(rising) or {tuple(sorted(b)) for b in blocks}
+    return meant.pop() if len(meant) == 1 else None
 
 
 def _chunked(name: str, arrays: Arrays) -> Iterator[Check]:
