@@ -31,6 +31,23 @@ def chi_square(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     return float(result.statistic), float(stats.chi2.isf(CHANCE, result.dof))
 
 
+def counts_gap(ours: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
+    """Sum of squared gaps between how often things happened in as many draws: ours (draws, things), and `counts`.
+
+    What happens together in a draw counts less than what happens alone (Satterthwaite's degrees of freedom).
+    """
+    share = (ours.sum(0) + counts) / (2 * len(ours))
+    varying = (ours.std(0) > 0) & (share > 0) & (share < 1)
+    never = float(np.abs(ours.sum(0) - counts)[~varying].sum())  # where ours is the same in each draw
+    if varying.sum() < 2:
+        return never, 4.0
+    share, gap = share[varying], (ours.sum(0) - counts)[varying]
+    total = float((gap**2 / (2 * len(ours) * share * (1 - share))).sum())
+    together = float((np.corrcoef(ours[:, varying].T.astype(np.float64)) ** 2).sum())
+    scale = together / varying.sum()
+    return total + never, float(scale * stats.chi2.isf(CHANCE, varying.sum() / scale))
+
+
 def mean_gap(ours: np.ndarray, mean: float, spread: float, recorded: int, tests: int = 1) -> tuple[float, float]:
     """Gap of two means in standard errors, against that of Welch's t-test; `tests` are made of one kind."""
     parts = ours.var() / len(ours), spread**2 / recorded
