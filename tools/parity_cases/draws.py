@@ -14,7 +14,7 @@ from histojax.ssl.augment import CropConfig, CropParams, sample_crops
 from histojax.ssl.color import gaussian_blur
 from parity_cases.check import Check, bounded, worst
 from parity_cases.golden import ArrayFile, Arrays, Folder
-from parity_cases.statistics import binomial, denominator, kolmogorov_smirnov, share_gap
+from parity_cases.statistics import denominator, kolmogorov_smirnov, rarest, rarity, share_gap
 
 IMAGES = 10_000  # drawn for each statistic
 FEW_BOXES = 1000  # taken as the number of recorded boxes where the file does not say it: the test is weaker then
@@ -44,7 +44,8 @@ def _draws(name: str, a: Arrays, recorded: int) -> Iterator[Check]:
     drawn = drawn_crops(a["image"].shape[:2], CropConfig())
     yield from _boxes(name, a, drawn, recorded)
     yield from _blurred(name, a, drawn)
-    yield from _expected(name, drawn)
+    yield from _shares(name, drawn)
+    yield from _factors(name, drawn)
 
 
 def drawn_crops(size: tuple[int, int], config: CropConfig) -> CropParams:
@@ -77,8 +78,8 @@ def _blurred(name: str, a: Arrays, drawn: CropParams) -> Iterator[Check]:
     visible = float((np.asarray(drawn.sigma) > least).mean())
     for key, share in recorded.items():
         ours = (1 - float(key.removeprefix(prefix))) * visible
-        rarity, limit = share_gap(ours, 10**6, share, count)
-        yield bounded(name, key.removeprefix("stats/"), rarity, limit, "powers of ten", abs(ours - share))
+        measured, limit = share_gap(ours, 10**6, share, count)
+        yield bounded(name, key.removeprefix("stats/"), measured, limit, "powers of ten", abs(ours - share))
 
 
 def _least_sigma(picture: np.ndarray) -> float:
@@ -94,28 +95,28 @@ def _least_sigma(picture: np.ndarray) -> float:
     return low
 
 
-def _expected(name: str, drawn: CropParams) -> Iterator[Check]:
-    """Shares and factors of the default crops, which no array of a picture shows."""
-    flags = dict(zip(SHARES, (drawn.flip[..., 0], drawn.flip[..., 1], drawn.jitter, drawn.gray, drawn.blur)))
-    flags["solarize"] = drawn.solarize
+def _shares(name: str, drawn: CropParams) -> Iterator[Check]:
+    """How often each operation is drawn by default, which no array of a picture shows."""
+    flips = drawn.flip[..., 0], drawn.flip[..., 1]
     checks = []
-    for what, wanted in SHARES.items():
-        for view, values, share in zip(("global 1", "global 2", "local"), _views(flags[what]), wanted):
-            rarity = -np.log10(max(binomial(values.sum(), np.array(values.size), share), 1e-300))
-            gap = abs(values.mean() - share)
-            checks.append(bounded(name, f"{what}, {view}", rarity, 6.0, "powers of ten", gap))
+    for (what, wanted), drawn_for in zip(
+        SHARES.items(), (*flips, drawn.jitter, drawn.gray, drawn.blur, drawn.solarize)
+    ):
+        flags = np.asarray(drawn_for)
+        for view, values, share in zip(("global 1", "global 2", "local"), np.split(flags, (1, 2), 1), wanted):
+            measured = rarity(int(values.sum()), values.size, share)
+            gap = abs(float(values.mean()) - share)
+            checks.append(bounded(name, f"{what}, {view}", measured, rarest(18), "powers of ten", gap))
     yield from worst(name, "share of crops for each operation", checks)
-    values = {jitter: np.asarray(drawn.factors[..., i]) for i, jitter in enumerate(RANGES)}
-    ranges = {**RANGES, "sigma of the blur": SIGMA}
-    values["sigma of the blur"] = np.asarray(drawn.sigma)
+
+
+def _factors(name: str, drawn: CropParams) -> Iterator[Check]:
+    """The factors of the jitters and the width of the blur are drawn evenly from their ranges."""
+    samples = {jitter: np.asarray(drawn.factors[..., i]) for i, jitter in enumerate(RANGES)}
+    samples["sigma of the blur"] = np.asarray(drawn.sigma)
     checks = []
-    for what, (low, high) in ranges.items():
-        sample = values[what].ravel().astype(np.float64)
-        distance, limit = kolmogorov_smirnov(sample, np.linspace(low, high, 101), 10**9)
+    for what, (low, high) in {**RANGES, "sigma of the blur": SIGMA}.items():
+        even = np.linspace(low, high, 101)
+        distance, limit = kolmogorov_smirnov(samples[what].ravel().astype(np.float64), even, 10**9)
         checks.append(bounded(name, what, distance, limit, "Kolmogorov-Smirnov to even draws"))
     yield from worst(name, "factors of the operations", checks)
-
-
-def _views(values: jax.Array) -> list[np.ndarray]:
-    flags = np.asarray(values)
-    return [flags[:, 0], flags[:, 1], flags[:, 2:]]

@@ -56,8 +56,8 @@ def _images(size: str, images: int, folder: Folder) -> jnp.ndarray:
     return jnp.asarray(np.moveaxis(pixels.astype(np.float32) / scale, 1, -1))
 
 
-def _size(name: str, size: str, model: Callable[[], ViT], folder: Folder, want: Arrays) -> Iterator[Check]:
-    model = model()
+def _size(name: str, size: str, build: Callable[[], ViT], folder: Folder, want: Arrays) -> Iterator[Check]:
+    model = build()
     images = _images(size, len(want["x_norm_clstoken"]), folder)
     grid = (images.shape[1] // model.config.patch, images.shape[2] // model.config.patch)
     yield from _tokens(name, "", model(images), want)

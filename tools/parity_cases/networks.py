@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -34,6 +34,7 @@ from parity_cases.recipes import recipe
 ATOL, RTOL = 3e-5, 1e-5
 WRONG = ("ln_eps_x10", "bn_eps_x100", "gelu_tanh")
 Named = dict[str, Any]
+Arrays = Mapping[str, Any]
 
 
 def network_of(description: dict, weights: Path) -> Any:
@@ -87,13 +88,13 @@ def input_names(arrays: Iterable[str]) -> list[str]:
     return [name for name in arrays if is_input(name)]
 
 
-def inputs_of(arrays: Named) -> Named:
+def inputs_of(arrays: Arrays) -> Named:
     """The inputs among golden arrays, channels last."""
     return {name: np.moveaxis(arrays[name], 1, -1) for name in input_names(arrays)}
 
 
 def run(
-    weights: Path, description: dict, arrays: Named, only: str = "", choice: str = "", **wrong: Any
+    weights: Path, description: dict, arrays: Arrays, only: str = "", choice: str = "", **wrong: Any
 ) -> dict[str, np.ndarray]:
     """Outputs under the names of the golden arrays; `choice` is one of `WRONG`, `wrong` fields of the config."""
     config, images = dataclasses.replace(network_of(description, weights), **wrong), inputs_of(arrays)
@@ -208,7 +209,7 @@ def _resnet_config(c: dict, tree: Named) -> ResNetConfig:
 
 
 def _resnet(model: Any, images: Named, description: dict) -> Named:
-    out = {}
+    out: Named = {}
     for name, x in images.items():
         maps = model(x)
         prefix = "odd_" if name == "x_odd" else ""

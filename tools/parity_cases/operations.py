@@ -110,15 +110,14 @@ def _centre(name: str, a: Arrays) -> Iterator[Check]:
     temp = next((float(a[k]) for k in a if "temp" in k), None) or fitted_temperature(
         [a[f"x{i}"] - centres[i + 1] for i in range(rounds)], [a[f"dino_probs{i}"] for i in range(rounds)]
     )
-    for i in range(rounds):
-        used = centres[i + 1]
-        ours = centred_softmax(jnp.asarray(a[f"x{i}"]), jnp.float32(temp), used).probabilities()
+    for i, value in enumerate(centres[1:]):
+        ours = centred_softmax(jnp.asarray(a[f"x{i}"]), jnp.float32(temp), jnp.asarray(value)).probabilities()
         for loss in ("dino", "ibot"):
             if f"{loss}_probs{i}" in a:
                 probabilities = a[f"{loss}_probs{i}"]
                 yield compare(name, f"{loss} probabilities {i}", ours, probabilities, rtol=RTOL, atol=TINY)
             if f"{loss}_buffer{i}" in a:
-                yield compare(name, f"{loss} centre {i}", used, a[f"{loss}_buffer{i}"].reshape(-1), atol=1e-6)
+                yield compare(name, f"{loss} centre {i}", value, a[f"{loss}_buffer{i}"].reshape(-1), atol=1e-6)
 
 
 def fitted_temperature(scores: list[np.ndarray], probabilities: list[np.ndarray]) -> float:

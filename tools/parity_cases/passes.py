@@ -47,9 +47,9 @@ def _passes(file: ArrayFile, folder: Folder) -> Iterator[Check]:
         yield from _centre_checks(name, recipe, out["target"].centres, expected.below("center/"))
         yield from _koleo_checks(name, expected)
         state = TrainState(state.step, state.student, state.teacher, state.moments, out["target"].centres)
-    for k, expected in want.below("final/center/").items():
-        ours = state.centres[k.split("_")[0]].apply()
-        yield compare(file.name, f"{k.split('_')[0]} centre applied", ours, expected.reshape(-1), atol=CENTRE)
+    for k, buffer in want.below("final/center/").items():
+        loss = k.split("_")[0]
+        yield compare(file.name, f"{loss} centre applied", state.centres[loss].apply(), buffer.reshape(-1), atol=CENTRE)
 
 
 def _start(recipe: Recipe, params: Arrays) -> TrainState:

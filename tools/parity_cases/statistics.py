@@ -69,15 +69,19 @@ def spread_gap(ours: np.ndarray, spread: float, recorded: int, tests: int = 1) -
 
 def share_gap(ours: float, draws: int, share: float, recorded: int, tests: int = 1) -> tuple[float, float]:
     """Gap of two shares: how unlikely the recorded one is, in powers of ten, against the least likely one allowed."""
-    counts = round(ours * draws), round(share * recorded)
-    rarity = -np.log10(max(binomial(np.array(counts[1]), np.array(sum(counts)), recorded / (recorded + draws)), 1e-300))
-    return float(rarity) + 0.0, float(-np.log10(CHANCE / tests))
+    hits, theirs = round(ours * draws), round(share * recorded)
+    return rarity(theirs, hits + theirs, recorded / (recorded + draws)), rarest(tests)
 
 
-def binomial(hits: np.ndarray, total: np.ndarray, share: float) -> np.ndarray:
-    """Two-sided probability of such a number of hits or a rarer one, among `total`, each with a chance of `share`."""
+def rarity(hits: int, total: int, share: float) -> float:
+    """How unlikely such a number of hits or a rarer one is, in powers of ten, among `total` with a chance of `share`."""
     low, high = stats.binom.cdf(hits, total, share), stats.binom.sf(hits - 1, total, share)
-    return np.minimum(1.0, 2 * np.minimum(low, high))
+    return float(-np.log10(np.clip(2 * min(low, high), 1e-300, 1.0))) + 0.0
+
+
+def rarest(tests: int = 1) -> float:
+    """The rarity that chance stays below in so many tests of one kind."""
+    return float(-np.log10(CHANCE / tests))
 
 
 def denominator(shares: list[float], most: int = 100_000) -> int:
