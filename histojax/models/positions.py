@@ -1,7 +1,7 @@
 """Resampling of learned position grids, as torch's bicubic interpolation does it.
 
 A grid G x G becomes h x w by two small matrices, made with numpy while tracing: rows (h, G), columns (w, G).
-Both modes are those of facebookresearch/dinov2 (`interpolate_pos_encoding`); their results differ by more than the
+The modes are those of facebookresearch/dinov2 (`interpolate_pos_encoding`); their results differ by more than the
 spread of the weights, so each model must keep the mode it was trained with.
 """
 
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-MODES = ("offset", "antialias", "exact")
+MODES = ("offset", "antialias", "exact", "antialias-offset")
 
 
 def resample_matrix(size: int, grid: int, mode: str) -> np.ndarray:
@@ -19,10 +19,11 @@ def resample_matrix(size: int, grid: int, mode: str) -> np.ndarray:
 
     "offset": bicubic A = -0.75 with step grid / (size + 0.1) (models without registers). "exact": the same
     with step grid / size. "antialias": A = -0.5, support widened when shrinking (register models, timm).
+    "antialias-offset": the same with step grid / (size + 0.1).
     """
-    if mode == "antialias":
-        return _antialias_matrix(size, grid)
-    offset = 0.1 if mode == "offset" else 0.0
+    offset = 0.1 if mode.endswith("offset") else 0.0
+    if mode.startswith("antialias"):  # torch leaves an axis alone whose size stays, here only
+        return np.eye(grid, dtype=np.float32) if size == grid else _antialias_matrix(size, grid, grid / (size + offset))
     # torch computes source coordinates in float32 from the reciprocal of the scale factor
     step = np.float32(1.0 / ((size + offset) / grid))
     source = step * (np.arange(size, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5)
@@ -34,8 +35,7 @@ def resample_matrix(size: int, grid: int, mode: str) -> np.ndarray:
     return matrix
 
 
-def _antialias_matrix(size: int, grid: int) -> np.ndarray:
-    step = grid / size
+def _antialias_matrix(size: int, grid: int, step: float) -> np.ndarray:
     scale = max(step, 1.0)
     matrix = np.zeros((size, grid), np.float64)
     for i in range(size):

@@ -59,6 +59,8 @@ def grid_side(pos_embed: np.ndarray, front: int = 1) -> int:
 def axis_weights(size: int, grid: int, mode: str) -> np.ndarray:
     """Return (size, grid) float32: what each new position takes of each old one, along one axis."""
     if mode.startswith("antialias"):
+        if size == grid:  # torch leaves an axis alone whose size stays, in these modes only
+            return np.eye(grid, dtype=np.float32)
         return _antialias_weights(size, grid, grid / (size + 0.1) if mode.endswith("offset") else grid / size)
     # torch computes source coordinates in float32, with the step rounded to float32 first
     step = np.float32(1.0 / ((size + (0.1 if mode == "offset" else 0.0)) / grid))

@@ -46,6 +46,11 @@ def test_same_grid_is_untouched_in_every_mode():
         np.testing.assert_array_equal(resample_grid(grid, 16, mode), grid)
 
 
+def test_an_axis_that_keeps_its_size_is_untouched_where_torch_skips_it():
+    for mode, skipped in (("antialias-offset", True), ("antialias", True), ("exact", True), ("offset", False)):
+        assert np.allclose(axis_weights(16, 16, mode), np.eye(16), atol=1e-6) is skipped
+
+
 def test_wrong_shapes_and_modes():
     with pytest.raises(UserError, match=r"\(1, 1 \+ G \* G, D\)"):
         resample_grid(np.zeros((1, 256, 8), np.float32), 7)

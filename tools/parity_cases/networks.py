@@ -1,7 +1,7 @@
 """Runs a golden encoder: from (weights, its .json, inputs) to arrays under the golden's names.
 
-One row of `FAMILIES` per kind of network: how the .json describes it, and which of its outputs has which name. The
-tests of the encoder families use the same functions.
+One row of `FAMILIES` per kind of network: how the .json describes it, and which of its outputs has which name. What
+the .json leaves open is read off the tensors. The tests of the encoder families use the same functions.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -29,15 +29,18 @@ from histojax.models.sam import SamConfig
 from histojax.models.swin import SwinConfig
 from histojax.models.vit import ViTConfig
 from histojax.weights.read import read_tree
+from parity_cases.recipes import recipe
 
 ATOL, RTOL = 3e-5, 1e-5
 WRONG = ("ln_eps_x10", "bn_eps_x100", "gelu_tanh")
 Named = dict[str, Any]
+Arrays = Mapping[str, Any]
 
 
-def network_of(description: dict) -> Any:
-    """Our configuration of the network that a golden's .json describes."""
-    return FAMILIES[architecture(description)][0](description)
+def network_of(description: dict, weights: Path) -> Any:
+    """Our configuration of the network that a golden's .json describes and a file has the tensors of."""
+    kind, describe, _ = FAMILIES[architecture(description)]
+    return describe(description, read_tree(weights, family=kind).tree)
 
 
 def architecture(description: dict) -> str:
@@ -51,37 +54,54 @@ def load(config: Any, weights: Path) -> dict[str, Any]:
     return jax.tree.map(jnp.asarray, tree)
 
 
-def program(config: Any, description: dict, only: str = "") -> Callable[[Any, Named], Named]:
+def program(
+    config: Any, description: dict, only: str = "", wanted: Iterable[str] = ()
+) -> Callable[[Any, Named], Named]:
     """Compiled (parameter tree, inputs by name, channels last) -> outputs under the names of the golden arrays.
 
     Args:
         config: the network, see `network_of`; fields may be changed on purpose.
         description: the .json.
         only: name of the one output that is wanted; less is compiled then.
+        wanted: names of all recorded arrays: `features_<tag>` is made of an input `x_<tag>` if it is among them.
     """
-    graph, outputs = abstract(config)[0], FAMILIES[architecture(description)][1]
+    graph, outputs = abstract(config)[0], FAMILIES[architecture(description)][2]
 
     def run(tree: Any, images: Named) -> Named:
-        named = outputs(nnx.merge(graph, tree), images, description)
+        model = nnx.merge(graph, tree)
+        named = outputs(model, images, description)
+        for tag in (name.removeprefix("x") for name in images if name != "x"):
+            if f"features{tag}" in wanted and f"features{tag}" not in named:
+                named[f"features{tag}"] = outputs(model, {"x": images[f"x{tag}"]}, description)["features"]
         return {only: named[only]} if only else named
 
     return jax.jit(run)
 
 
-def inputs_of(arrays: Named) -> Named:
-    """The inputs among golden arrays (`x`, `x_*`), channels last."""
-    return {name: np.moveaxis(x, 1, -1) for name, x in arrays.items() if re.fullmatch(r"x(_.+)?", name)}
+def is_input(name: str) -> bool:
+    """Whether an array is an input: `x`, `x_*`."""
+    return re.fullmatch(r"x(_.+)?", name) is not None
+
+
+def input_names(arrays: Iterable[str]) -> list[str]:
+    """The inputs among golden arrays."""
+    return [name for name in arrays if is_input(name)]
+
+
+def inputs_of(arrays: Arrays) -> Named:
+    """The inputs among golden arrays, channels last."""
+    return {name: np.moveaxis(arrays[name], 1, -1) for name in input_names(arrays)}
 
 
 def run(
-    weights: Path, description: dict, arrays: Named, only: str = "", choice: str = "", **wrong: Any
+    weights: Path, description: dict, arrays: Arrays, only: str = "", choice: str = "", **wrong: Any
 ) -> dict[str, np.ndarray]:
     """Outputs under the names of the golden arrays; `choice` is one of `WRONG`, `wrong` fields of the config."""
-    config, images = dataclasses.replace(network_of(description), **wrong), inputs_of(arrays)
+    config, images = dataclasses.replace(network_of(description, weights), **wrong), inputs_of(arrays)
     tree = load(config, weights)
     changed = wrong_choice(config, choice) if choice else config
     with tanh_gelu() if choice == "gelu_tanh" else contextlib.nullcontext():
-        named = program(changed, description, only)(tree, images)
+        named = program(changed, description, only, tuple(arrays))(tree, images)
     return {name: np.asarray(value) for name, value in named.items()}
 
 
@@ -125,9 +145,9 @@ def first_images(got: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 # ViT
 
 
-def _timm_config(c: dict) -> ViTConfig:
-    ratio, registers = c.get("mlp_ratio", 4), c.get("reg_tokens", 0)
-    swiglu, wide = c.get("mlp_layer") == "SwiGLUPacked", int(c["dim"] * ratio)
+def _timm_config(c: dict, tree: Named) -> ViTConfig:
+    blocks, registers = tree["blocks"], c.get("reg_tokens", 0)
+    swiglu = "w12" in blocks["mlp"]
     return ViTConfig(
         c["dim"],
         c["depth"],
@@ -136,8 +156,8 @@ def _timm_config(c: dict) -> ViTConfig:
         image=c["img_size"],
         registers=registers,
         ffn="swiglu" if swiglu else "mlp",
-        hidden=wide // 2 if swiglu else wide,  # packed: fc1 gives both halves
-        layerscale=c.get("init_values"),
+        hidden=blocks["mlp"]["w3" if swiglu else "fc2"]["kernel"].shape[-2],
+        layerscale=c.get("init_values", 1.0) if "ls1" in blocks else None,
         eps=c["ln_eps"],
         positions="patches" if c.get("no_embed_class") else "all" if registers else "cls",
         interpolation="antialias",
@@ -145,25 +165,22 @@ def _timm_config(c: dict) -> ViTConfig:
     )
 
 
-def _hf_vit_config(description: dict) -> ViTConfig:
+def _hf_vit_config(description: dict, tree: Named) -> ViTConfig:
     c = description["hf_config"]
-    dim, dinov2 = c["hidden_size"], c["model_type"].startswith("dinov2")
-    hidden = c.get("intermediate_size") or int(dim * c["mlp_ratio"])
-    if c.get("use_swiglu_ffn"):
-        hidden = (int(hidden * 2 / 3) + 7) // 8 * 8
+    mlp = tree["blocks"]["mlp"]
     return ViTConfig(
-        dim,
+        c["hidden_size"],
         c["num_hidden_layers"],
         c["num_attention_heads"],
         patch=c["patch_size"],
         image=c["image_size"],
         registers=c.get("num_register_tokens", 0),
         ffn="swiglu" if c.get("use_swiglu_ffn") else "mlp",
-        hidden=hidden,
-        layerscale=1.0 if dinov2 else None,
+        hidden=mlp["w3" if "w12" in mlp else "fc2"]["kernel"].shape[-2],
+        layerscale=1.0 if c["model_type"].startswith("dinov2") else None,
         eps=c["layer_norm_eps"],
         interpolation="antialias" if c.get("num_register_tokens") else "exact",
-        mask_token=dinov2,
+        mask_token=c["model_type"].startswith("dinov2"),
     )
 
 
@@ -174,16 +191,8 @@ def _vit(model: Any, images: Named, description: dict) -> Named:
     after = {i: block["prenorm"] for i, block in enumerate(blocks)}
     named = {f"tap:blocks.{i}": value for i, value in after.items()}
     named |= {"hidden_0": model.embed(x)} | {f"hidden_{i + 1}": value for i, value in after.items()}
-    return {**named, "last_hidden_state": tokens, "features": _vit_feature(out, tokens, description["feature"])}
-
-
-def _vit_feature(out: Named, tokens: jax.Array, recipe: str) -> jax.Array:
-    """By the words of the .json: the class token, or it and a mean of patch tokens or of `last_hidden_state[:, n:]`."""
-    if "concat" not in recipe:
-        return out["cls"]
-    first = re.search(r"mean of last_hidden_state\[:, (\d+):\]", recipe)
-    mean = tokens[:, int(first[1]) :].mean(1) if first else out["patches"].mean(1)
-    return jnp.concatenate([out["cls"], mean], axis=-1)
+    feature = recipe(description["feature"], tokens, out["prenorm"], model.config.prefix)
+    return {**named, "last_hidden_state": tokens, "features": feature}
 
 
 # the other families
@@ -193,14 +202,14 @@ def _channels_first(x: jax.Array) -> jax.Array:
     return jnp.moveaxis(x, -1, 1)
 
 
-def _resnet_config(c: dict) -> ResNetConfig:
+def _resnet_config(c: dict, tree: Named) -> ResNetConfig:
     return ResNetConfig(
         tuple(c["layers"]), tuple(c["planes"]), c["stem"], c["expansion"], c["num_classes"], c["bn_eps"]
     )
 
 
 def _resnet(model: Any, images: Named, description: dict) -> Named:
-    out = {}
+    out: Named = {}
     for name, x in images.items():
         maps = model(x)
         prefix = "odd_" if name == "x_odd" else ""
@@ -222,7 +231,7 @@ def _resnet_taps(model: Any, x: jax.Array, maps: Named) -> Named:
     return {f"tap:{name}": _channels_first(value) for name, value in taps.items()}
 
 
-def _sam_config(c: dict) -> SamConfig:
+def _sam_config(c: dict, tree: Named) -> SamConfig:
     return SamConfig(
         c["dim"], c["depth"], c["heads"], tuple(c["global_attn_indexes"]), c["window"], c["patch"], c["img_size"],
         c["out_chans"], c["rel_pos_len_global"], c["ln_eps"],
@@ -244,28 +253,27 @@ def _sam(model: Any, images: Named, description: dict) -> Named:
     return {**taps, **named, "embedding": _channels_first(out["map"])}
 
 
-def _beit_config(c: dict) -> BeitConfig:
-    relative = {"per layer": "layer", "shared": "shared"}.get(c["rel_pos"], "none")
-    norm = "mean" if "fc_norm" in c["pool"] or "pooler" in c["pool"] else "tokens"
+def _beit_config(c: dict, tree: Named) -> BeitConfig:
+    """Whether a table is shared, and what there is beside it, the tensors say."""
+    relative = "shared" if "shared_rel_pos" in tree else "layer" if "layer_rel_pos" in tree else "none"
     sizes = c["dim"], c["depth"], c["heads"], c["patch"], c["img_size"]
-    return BeitConfig(*sizes, relative, c["abs_pos"], norm=norm, eps=c["ln_eps"])
+    norm, layerscale = "mean" if "fc_norm" in tree else "tokens", "ls1" in tree["blocks"]
+    return BeitConfig(*sizes, relative, "pos_embed" in tree, layerscale, norm, c["ln_eps"])
 
 
 def _beit(model: Any, images: Named, description: dict) -> Named:
-    out, hidden = model(images["x"]), model.hidden_states(images["x"])
-    depth, pool = model.config.depth, description["pool"]
+    x = images["x"]
+    out, hidden = model(x), model.hidden_states(x)
+    depth = model.config.depth
     named = {f"tap:blocks.{i}": hidden[i + 1] for i in range(depth)}
     named |= {f"hidden_{i}": hidden[i] for i in range(depth + 1)}
-    feature = "cls" if pool.startswith("cls") else "pooled" if model.config.norm == "mean" else "mean"
+    tokens = jnp.concatenate([out["cls"][:, None], out["patches"]], axis=1)
     if model.config.norm == "tokens":
-        named["last_hidden_state"] = jnp.concatenate([out["cls"][:, None], out["patches"]], axis=1)
-    for name, x in images.items():
-        if name.startswith("x_"):
-            named["features" + name[1:]] = model(x)[feature]
-    return {**named, "features": out[feature]}
+        named["last_hidden_state"] = tokens
+    return {**named, "features": recipe(description["pool"], tokens, hidden[depth], 1, out["pooled"])}
 
 
-def _imagebind_config(c: dict) -> ImageBindConfig:
+def _imagebind_config(c: dict, tree: Named) -> ImageBindConfig:
     return ImageBindConfig(c["dim"], c["depth"], c["heads"], c["out_dim"], c["patch"], c["img_size"], c["ln_eps"])
 
 
@@ -280,7 +288,7 @@ def _imagebind(model: Any, images: Named, description: dict) -> Named:
     return {**named, "features": out["embedding"]}
 
 
-def _swin_config(c: dict) -> SwinConfig:
+def _swin_config(c: dict, tree: Named) -> SwinConfig:
     sizes = c["dim"], tuple(c["depths"]), tuple(c["heads"]), c["window"], c["img_size"]
     return SwinConfig(*sizes, eps=c["ln_eps"], bn_eps=c["bn_eps"])
 
@@ -299,7 +307,7 @@ def _swin(model: Any, images: Named, description: dict) -> Named:
     return {**{f"tap:{key}": value for key, value in flat.items()}, "features": out["pooled"]}
 
 
-def _dinov3_config(description: dict) -> Dinov3Config:
+def _dinov3_config(description: dict, tree: Named) -> Dinov3Config:
     c = description["hf_config"]
     return Dinov3Config(
         c["hidden_size"], c["num_hidden_layers"], c["num_attention_heads"], c["intermediate_size"],
@@ -314,16 +322,17 @@ def _dinov3(model: Any, images: Named, description: dict) -> Named:
     return {**named, "features": out["cls"], "last_hidden_state": last}
 
 
-FAMILIES: dict[str, tuple[Callable[[dict], Any], Callable[[Any, Named, dict], Named]]] = {
-    "timm_vit": (_timm_config, _vit),
-    "dinov2": (_hf_vit_config, _vit),
-    "dinov2_with_registers": (_hf_vit_config, _vit),
-    "vit": (_hf_vit_config, _vit),
-    "resnet": (_resnet_config, _resnet),
-    "sam_vit": (_sam_config, _sam),
-    "beit": (_beit_config, _beit),
-    "data2vec_vision": (_beit_config, _beit),
-    "imagebind_vision": (_imagebind_config, _imagebind),
-    "swin_convstem": (_swin_config, _swin),
-    "dinov3_vit": (_dinov3_config, _dinov3),
+# .json's name: family (as of weights.read), configuration, outputs
+FAMILIES: dict[str, tuple[str, Callable[[dict, Named], Any], Callable[[Any, Named, dict], Named]]] = {
+    "timm_vit": ("vit", _timm_config, _vit),
+    "dinov2": ("vit", _hf_vit_config, _vit),
+    "dinov2_with_registers": ("vit", _hf_vit_config, _vit),
+    "vit": ("vit", _hf_vit_config, _vit),
+    "resnet": ("resnet", _resnet_config, _resnet),
+    "sam_vit": ("sam", _sam_config, _sam),
+    "beit": ("beit", _beit_config, _beit),
+    "data2vec_vision": ("beit", _beit_config, _beit),
+    "imagebind_vision": ("imagebind", _imagebind_config, _imagebind),
+    "swin_convstem": ("swin", _swin_config, _swin),
+    "dinov3_vit": ("dinov3", _dinov3_config, _dinov3),
 }

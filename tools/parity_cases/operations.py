@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,66 +14,71 @@ from flax import nnx
 from histojax.ssl import losses
 from histojax.ssl.heads import Head, HeadConfig, logits
 from histojax.ssl.targets import Centre, Targets, centred_softmax, masked_mean, sinkhorn
-from parity_cases.check import Check, archives, compare
-from parity_cases.training import below_dict
+from histojax.weights.layouts.dinov2 import write_head
+from parity_cases.check import Check, bounded, compare, worst
+from parity_cases.golden import ArrayFile, Arrays, Folder
 from parity_cases.trees import head_tree
 
-
-def cases(folder: Path) -> Iterator[tuple[str, Callable]]:
-    """One case per group of arrays with a number, and per loss class."""
-    runs = {"sk": _sinkhorn, "koleo": _koleo, "head": _head}
-    for path, data, _ in archives(folder):
-        arrays = {k: data[k] for k in data.files}
-        for kind, run in runs.items():
-            numbers = sorted({int(m[1]) for k in arrays if (m := re.match(rf"{kind}(\d+)/", k))})
-            for i in numbers:
-                yield (
-                    f"{path.stem} {kind}{i}",
-                    partial(run, f"{path.stem} {kind}{i}", below_dict(arrays, f"{kind}{i}/")),
-                )
-        if "ibotloss/loss" in arrays:
-            yield f"{path.stem} ibotloss", partial(_ibot, f"{path.stem} ibotloss", below_dict(arrays, "ibotloss/"))
-        if "dinoloss/loss_sum_over_pairs" in arrays:
-            yield f"{path.stem} dinoloss", partial(_dino, f"{path.stem} dinoloss", below_dict(arrays, "dinoloss/"))
-        if "center/x0" in arrays:
-            yield (
-                f"{path.stem} center",
-                partial(_centre, f"{path.stem} center", below_dict(arrays, "center/"), arrays),
-            )
+RTOL = 2e-5
+TINY = 1e-30  # probabilities below it are near the end of float32, where its digits run out
+INITS = 64  # random heads, to know how far a tensor's standard deviation may lie from the mean
 
 
-def _sinkhorn(name: str, a: dict) -> Iterator[Check]:
-    ours = sinkhorn(jnp.asarray(a["logits"]), jnp.float32(a["temp"])).probabilities()
-    padded = jnp.concatenate([jnp.asarray(a["logits"]), jnp.full((3, a["logits"].shape[1]), 9.0)])
-    valid = jnp.arange(len(padded)) < len(a["logits"])
-    with_padding = sinkhorn(padded, jnp.float32(a["temp"]), valid).probabilities()
+def cases(file: ArrayFile, folder: Folder) -> Iterator[tuple[str, Callable]]:
+    """One case per numbered group of arrays (`sk0/`, `koleo3/`, ...), per loss class, and for the centre."""
+    numbered = {"sk": _sinkhorn, "koleo": _koleo, "head": _head}
+    single = {"ibotloss": ("loss", _ibot), "dinoloss": ("loss_sum_over_pairs", _dino), "center": ("x0", _centre)}
+    for group in sorted({k.split("/")[0] for k in file.names if "/" in k}):
+        arrays, name = file.arrays.below(f"{group}/"), f"{file.name} {group}"
+        match = re.fullmatch(r"([a-z]+)\d+", group)
+        if match and match[1] in numbered:
+            yield name, partial(numbered[match[1]], name, arrays)
+        elif group in single and single[group][0] in arrays:
+            yield name, partial(single[group][1], name, arrays)
+
+
+def _sinkhorn(name: str, a: Arrays) -> Iterator[Check]:
+    scores, temp = jnp.asarray(a["logits"]), jnp.float32(a["temp"])
+    ours = sinkhorn(scores, temp).probabilities()
+    padded = jnp.concatenate([scores, jnp.full((3, scores.shape[1]), scores.max() + 1)])
+    with_padding = sinkhorn(padded, temp, jnp.arange(len(padded)) < len(scores)).probabilities()
     for key in ("dino", "ibot"):
-        limit = 2e-5 * float(np.max(a[key]))
-        yield compare(name, key, ours, a[key], rtol=2e-5, atol=limit)
-        yield compare(name, f"{key}, padded", with_padding[: len(ours)], a[key], rtol=2e-5, atol=limit)
+        if key in a:
+            yield compare(name, key, ours, a[key], rtol=RTOL, atol=TINY)
+            yield compare(name, f"{key}, padded", with_padding[: len(ours)], a[key], rtol=RTOL, atol=TINY)
 
 
-def _koleo(name: str, a: dict) -> Iterator[Check]:
+def _koleo(name: str, a: Arrays) -> Iterator[Check]:
     eps = float(a["pdist_eps"])
     loss, gradient = jax.value_and_grad(lambda x: losses.koleo(x, eps).mean())(jnp.asarray(a["x"]))
-    yield compare(name, "loss", loss, a["loss"], rtol=2e-5)
-    equal = any(np.array_equal(x, y) for i, x in enumerate(a["x"]) for y in a["x"][i + 1 :])
-    # one image is its own neighbour, and equal rows have gradients of 1/eps: both are rounding, not numbers
-    if len(a["x"]) > 1 and not equal:
-        yield compare(name, "gradient", gradient, a["grad"], norm=1e-4)
-    else:
-        yield compare(name, "gradient is finite", np.isfinite(gradient).all(), True)
+    yield compare(name, "loss", loss, a["loss"], rtol=RTOL)
+    # of one image alone the gradient is zero, but for rounding
+    yield compare(name, "gradient", gradient, a["grad"], norm=1e-4, atol=1e-6)
 
 
-def _head(name: str, a: dict) -> Iterator[Check]:
-    tensors = below_dict(a, "param/")
-    tree = head_tree(tensors)
+def _head(name: str, a: Arrays) -> Iterator[Check]:
+    tensors = a.below("param/")
     prototypes, bottleneck = tensors["last_layer.weight_v"].shape
-    layers = sum(k.endswith("weight") and k.startswith("mlp") for k in tensors)
-    hidden = tensors["mlp.0.weight"].shape[0] if layers > 1 else 1
-    config = HeadConfig(a["x"].shape[1], prototypes, bottleneck, hidden, layers)
+    mlps = [k for k in tensors if k.startswith("mlp") and k.endswith("weight")]
+    hidden = tensors["mlp.0.weight"].shape[0] if len(mlps) > 1 else 1
+    config = HeadConfig(a["x"].shape[1], prototypes, bottleneck, hidden, len(mlps))
     graph = nnx.graphdef(nnx.eval_shape(lambda: Head(config, nnx.Rngs(0))))
-    yield compare(name, "output", logits(*nnx.merge(graph, tree)(jnp.asarray(a["x"]))), a["y"], atol=2e-5)
+    ours = logits(*nnx.merge(graph, head_tree(tensors))(jnp.asarray(a["x"])))
+    yield compare(name, "output", ours, a["y"], atol=2e-5)
+    yield from worst(name, "spread of fresh tensors", list(_fresh(name, config, a.below("default_init_std/"))))
+
+
+def _fresh(name: str, config: HeadConfig, recorded: Arrays) -> Iterator[Check]:
+    """Standard deviations of the tensors of a new head: where the recorded one lies among those of many new heads."""
+    if not recorded:
+        return
+    make = jax.jit(jax.vmap(lambda key: nnx.to_pure_dict(nnx.state(Head(config, nnx.Rngs(key))))))
+    trees = make(jax.random.split(jax.random.key(0), INITS))
+    heads = [write_head(jax.tree.map(lambda x, i=i: np.asarray(x[i]), trees)) for i in range(INITS)]
+    for key, theirs in recorded.items():
+        ours = np.array([tensors[key].std() for tensors in heads], np.float64)
+        z = abs(float(theirs) - ours.mean()) / max(ours.std(), 1e-9)
+        yield bounded(name, key, z, 6.0, "standard deviations", abs(float(theirs) - ours.mean()))
 
 
 def _one_hot_scores(student: np.ndarray, teacher: np.ndarray) -> jax.Array:
@@ -84,33 +88,49 @@ def _one_hot_scores(student: np.ndarray, teacher: np.ndarray) -> jax.Array:
     return losses.cross_entropy(z, eye, target, 0.1, chunk=4)[0]
 
 
-def _ibot(name: str, a: dict) -> Iterator[Check]:
+def _ibot(name: str, a: Arrays) -> Iterator[Check]:
     ours = jnp.sum(_one_hot_scores(a["student"], a["teacher"]) * a["weight"]) / a["n_crops"]
-    yield compare(name, "loss", ours, a["loss"], rtol=2e-5)
+    yield compare(name, "loss", ours, a["loss"], rtol=RTOL)
 
 
-def _dino(name: str, a: dict) -> Iterator[Check]:
+def _dino(name: str, a: Arrays) -> Iterator[Check]:
     pairs = [_one_hot_scores(s, t).mean() for s in a["student"] for t in a["teacher"]]
-    yield compare(name, "loss", sum(pairs), a["loss_sum_over_pairs"], rtol=2e-5)
+    yield compare(name, "loss", sum(pairs), a["loss_sum_over_pairs"], rtol=RTOL)
 
 
-def _centre(name: str, a: dict, everything: dict) -> Iterator[Check]:
-    rounds = sum(k.startswith("x") for k in a)
-    centre = Centre.start(jnp.zeros(a["x0"].shape[-1]))
-    temp = next((float(v) for k, v in everything.items() if k.startswith("center/") and "temp" in k), None)
+def _centre(name: str, a: Arrays) -> Iterator[Check]:
+    rounds = sum(1 for k in a if re.fullmatch(r"x\d+", k))
+    centres = [np.zeros(a["x0"].shape[-1], np.float32)]
+    centre = Centre.start(jnp.asarray(centres[0]))
     for i in range(rounds):
-        x, used = jnp.asarray(a[f"x{i}"]), centre.apply()
-        for t in [temp] if temp else _temperatures(x, used, a[f"dino_probs{i}"]):
-            ours = centred_softmax(x, jnp.float32(t), used).probabilities()
-            yield compare(name, f"probabilities {i}", ours, a[f"dino_probs{i}"], rtol=2e-5, atol=1e-7)
-            yield compare(name, f"iBOT probabilities {i}", ours, a[f"ibot_probs{i}"], rtol=2e-5, atol=1e-7)
-        yield compare(name, f"centre {i}", used, a[f"dino_buffer{i}"].reshape(-1), atol=1e-6)
-        yield compare(name, f"iBOT centre {i}", used, a[f"ibot_buffer{i}"].reshape(-1), atol=1e-6)
+        x = jnp.asarray(a[f"x{i}"])
+        used = centre.apply()
+        centres.append(np.asarray(used))
         centre = Centre(used, masked_mean(x[None], jnp.ones((1, len(x)))))
+    temp = next((float(a[k]) for k in a if "temp" in k), None) or fitted_temperature(
+        [a[f"x{i}"] - centres[i + 1] for i in range(rounds)], [a[f"dino_probs{i}"] for i in range(rounds)]
+    )
+    for i, value in enumerate(centres[1:]):
+        ours = centred_softmax(jnp.asarray(a[f"x{i}"]), jnp.float32(temp), jnp.asarray(value)).probabilities()
+        for loss in ("dino", "ibot"):
+            if f"{loss}_probs{i}" in a:
+                probabilities = a[f"{loss}_probs{i}"]
+                yield compare(name, f"{loss} probabilities {i}", ours, probabilities, rtol=RTOL, atol=TINY)
+            if f"{loss}_buffer{i}" in a:
+                yield compare(name, f"{loss} centre {i}", value, a[f"{loss}_buffer{i}"].reshape(-1), atol=1e-6)
 
 
-def _temperatures(x: jax.Array, centre: jax.Array, expected: np.ndarray) -> list[float]:
-    """The temperature is not stored: it is what two log-probabilities of one row say it is."""
-    gap = np.asarray(x - centre, np.float64)[0]
-    low, high = gap.argmin(), gap.argmax()
-    return [float((gap[high] - gap[low]) / np.log(float(expected[0, high]) / float(expected[0, low])))]
+def fitted_temperature(scores: list[np.ndarray], probabilities: list[np.ndarray]) -> float:
+    """The temperature where none is stored: the slope between scores and log-probabilities, over all rows.
+
+    Probabilities near the end of float32 have lost their digits and are left out. Somebody wrote the temperature
+    down, so the number with the fewest digits that rounding allows is taken.
+    """
+    above = below = 0.0
+    for x, p in zip(np.concatenate(scores).astype(np.float64), np.concatenate(probabilities).astype(np.float64)):
+        kept = p > 1e-20
+        dx, dy = (v[kept] - v[kept].mean() for v in (x, np.log(np.maximum(p, 1e-300))))
+        above, below = above + dx @ dx, below + dx @ dy
+    slope = above / below
+    rounded = (float(f"{slope:.{digits}g}") for digits in range(1, 17))
+    return next(r for r in rounded if abs(r / slope - 1) < 3e-6)

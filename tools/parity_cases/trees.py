@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,20 @@ import numpy as np
 from histojax.models.vit import ViTConfig
 from histojax.weights.layouts import dinov2 as layout
 
+RESAMPLING = {  # (interpolate_antialias, interpolate_offset): a mode of models.positions
+    (False, 0.1): "offset",
+    (False, 0.0): "exact",
+    (True, 0.0): "antialias",
+    (True, 0.1): "antialias-offset",
+}
 
-def backbone_tree(tensors: dict[str, np.ndarray]) -> dict[str, Any]:
+
+def backbone_tree(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The backbone's tree; any tensor left over or missing is an error."""
     return _strict(layout.META.read(tensors))
 
 
-def module_trees(tensors: dict[str, np.ndarray]) -> dict[str, Any]:
+def module_trees(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """{"backbone": ..., "dino_head": ..., ["ibot_head": ...]} from names with these prefixes."""
     modules: dict[str, dict] = {}
     for name, value in tensors.items():
@@ -24,7 +32,7 @@ def module_trees(tensors: dict[str, np.ndarray]) -> dict[str, Any]:
     return {m: backbone_tree(t) if m == "backbone" else head_tree(t) for m, t in modules.items()}
 
 
-def module_tensors(trees: dict[str, Any]) -> dict[str, np.ndarray]:
+def module_tensors(trees: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The inverse of `module_trees`."""
     out = {}
     for module, tree in trees.items():
@@ -33,8 +41,16 @@ def module_tensors(trees: dict[str, Any]) -> dict[str, np.ndarray]:
     return out
 
 
-def vit_of(tensors: dict[str, np.ndarray], heads: int, antialias: bool) -> ViTConfig:
-    """The ViT that tensors by official names belong to."""
+def resampling(settings: Mapping[str, Any]) -> str:
+    """The mode of models.positions that `interpolate_antialias` and `interpolate_offset` of the reference mean."""
+    asked = settings["interpolate_antialias"], settings["interpolate_offset"]
+    if asked not in RESAMPLING:
+        raise ValueError(f"no resampling of positions for interpolate_antialias, interpolate_offset = {asked}")
+    return RESAMPLING[asked]
+
+
+def vit_of(tensors: Mapping[str, np.ndarray], heads: int, mode: str) -> ViTConfig:
+    """The ViT that tensors by official names belong to; `mode` resamples its positions."""
     dim, _, patch, _ = tensors["patch_embed.proj.weight"].shape
     depth = 1 + max(int(k.split(".")[1]) for k in tensors if k.startswith("blocks."))
     swiglu = "blocks.0.mlp.w12.weight" in tensors
@@ -50,11 +66,13 @@ def vit_of(tensors: dict[str, np.ndarray], heads: int, antialias: bool) -> ViTCo
         registers=registers,
         ffn="swiglu" if swiglu else "mlp",
         hidden=hidden,
-        interpolation="antialias" if antialias else "offset",
+        layerscale=1.0 if "blocks.0.ls1.gamma" in tensors else None,
+        interpolation=mode,
+        mask_token="mask_token" in tensors,
     )
 
 
-def head_tree(tensors: dict[str, np.ndarray]) -> dict[str, Any]:
+def head_tree(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """A head's tree; any tensor left over or missing is an error."""
     return _strict(layout.read_head(tensors))
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from histojax.data.preprocess import fit, normalise
 from histojax.models.record import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from histojax.models.table import ENCODERS
-from parity_cases.check import Check, archives, compare, skipped
+from parity_cases.check import Check, compare
+from parity_cases.golden import ArrayFile, Arrays, Folder
 
 STEPS = re.compile(r"(bilinear|bicubic)(\d+)(_center(\d*))?(_imagenet|_clip)?(_sum)?(_stride(\d+))?")
 PIPELINES = {"sam_float": "sam_vit_b", "beit_fb_pipeline": "beit_paper"}  # named after a model: our record of it
@@ -25,29 +25,32 @@ STATISTICS = {"_imagenet": (IMAGENET_MEAN, IMAGENET_STD), "_clip": (CLIP_MEAN, C
 ATOL = {"beit_fb_pipeline": 6e-5}
 
 
-def cases(folder: Path) -> Iterator[tuple[str, Callable]]:
-    """An .npz with a uint8 image and arrays `<image>:...`."""
-    for path, data, _ in archives(folder):
-        images = [k for k in data.files if ":" not in k and any(o.startswith(f"{k}:") for o in data.files)]
-        for image in images:
-            arrays = {k[len(image) + 1 :]: data[k] for k in data.files if k.startswith(f"{image}:")}
-            yield f"{path.stem} {image}", partial(_image, f"{path.stem} {image}", image, data[image], arrays)
-
-
-def _image(name: str, image: str, tile: np.ndarray, arrays: dict[str, np.ndarray]) -> Iterator[Check]:
-    side = re.search(r"\d+$", image)
-    if tile.dtype != np.uint8 or tile.ndim != 3 or (side and int(side[0]) not in tile.shape[:2]):
-        yield skipped(name, f"not a whole image of uint8: {tile.dtype} {tile.shape}")
+def cases(file: ArrayFile, folder: Folder) -> Iterator[tuple[str, Callable]]:
+    """An .npz with a uint8 image and arrays `<image>:...`; its meta says `part` if the images are not whole."""
+    if "part" in file.meta:
+        file.arrays.aside(file.names, file.meta["part"])
         return
-    for key, wanted in arrays.items():
-        yield _check(name, key, tile, wanted)
+    for image in [k for k in file.names if ":" not in k and any(o.startswith(f"{k}:") for o in file.names)]:
+        name = f"{file.name} {image}"
+        yield name, partial(_image, name, file.arrays, image, file.arrays.below(f"{image}:"))
+
+
+def _image(name: str, images: Arrays, image: str, arrays: Arrays) -> Iterator[Check]:
+    tile = images[image]
+    for key in arrays:
+        if pipeline_of(key) or STEPS.fullmatch(key):
+            yield _check(name, key, tile, arrays[key])
+        else:
+            arrays.aside([key], "unknown steps")
+
+
+def pipeline_of(key: str) -> str | None:
+    """The pipeline of a model that a key is named after."""
+    return next((p for p in PIPELINES if key.startswith(p)), None)
 
 
 def _check(name: str, key: str, tile: np.ndarray, wanted: np.ndarray) -> Check:
-    pipeline = next((p for p in PIPELINES if key.startswith(p)), None)
-    steps = STEPS.fullmatch(key)
-    if pipeline is None and steps is None:
-        return skipped(name, f"{key}: unknown steps")
+    pipeline, steps = pipeline_of(key), STEPS.fullmatch(key)
     stride = re.search(r"_stride(\d+)$", key)
     rule = ENCODERS[PIPELINES[pipeline]].preprocess if pipeline else _rule(steps)
     pixels = fit(tile, rule)

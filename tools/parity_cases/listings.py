@@ -1,28 +1,22 @@
-"""Golden weight files: tensors of every container against recorded values, and listings of published checkpoints."""
+"""Listings of published checkpoints: names, shapes and counts of tensors, without any weights."""
 
 from __future__ import annotations
 
-import gzip
-import json
 import math
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from histojax.errors import UserError
 from histojax.models.network import abstract, family, parameter_count
 from histojax.models.table import ENCODERS
-from histojax.weights.containers import read_tensors
 from histojax.weights.detect import the_layout, title
 from histojax.weights.mapping import flatten, ghost
 from histojax.weights.unwrap import split_modules
-from parity_cases.check import Check, compare, failed, skipped
+from parity_cases.check import Check, compare, failed, same, skipped
+from parity_cases.golden import Folder, TableFile
 
-WEIGHTS = (".pth", ".pt", ".bin", ".ckpt", ".torch", ".safetensors")
 # of published files, tensors that torch does not count as parameters
 BUFFERS = (
     "*.num_batches_tracked", "*.running_mean", "*.running_var", "*.relative_position_index", "*.attn_mask",
@@ -31,63 +25,42 @@ BUFFERS = (
 )  # fmt: skip
 
 
-def cases(folder: Path) -> Iterator[tuple[str, Callable]]:
-    """Containers: an .npz whose arrays have the names of a file's tensors. Listings: .json(.gz) with "keys"."""
-    for weights, arrays in expected_tensors(folder).items():
-        yield weights.stem, partial(_container, weights, arrays)
-    for name, entry in _listings(folder).items():
+def cases(file: TableFile, folder: Folder) -> Iterator[tuple[str, Callable]]:
+    """Files with "keys" ({tensor: [shape, dtype]}), or with several such entries; lists of counts for them."""
+    entries = entries_of(file)
+    if entries:
+        file.used = True
+    for name, entry in entries.items():
         yield f"keys/{name}", partial(_listing, f"keys/{name}", entry)
+    if _is_summary(file.content):
+        file.used = True
+        yield file.name, partial(_summary, file, folder)
 
 
-def expected_tensors(folder: Path) -> dict[Path, Path]:
-    """Weight file: the .npz that holds its tensors, most of them at least."""
-    recorded: dict[Path, set[str]] = {}
-    for path in sorted(folder.glob("*.npz")):
-        with np.load(path) as data:
-            recorded[path] = set(data.files)
-    found = {}
-    for path in sorted(p for p in folder.glob("*") if p.suffix in WEIGHTS):
-        try:
-            names = set(read_tensors(path).tensors)
-        except UserError:
-            continue  # whoever needs this file reports it
-        owner = next(
-            (arrays for arrays, known in recorded.items() if known and len(known & names) * 2 > len(known)), None
-        )
-        if owner is not None:
-            found[path] = owner
-    return found
+def entries_of(file: TableFile) -> dict[str, dict]:
+    """Name: listing."""
+    content = file.content
+    if not isinstance(content, dict):
+        return {}
+    if isinstance(content.get("keys"), dict):
+        return {file.name.split("/")[-1]: content}
+    return {k: v for k, v in content.items() if isinstance(v, dict) and isinstance(v.get("keys"), dict)}
 
 
-def _container(weights: Path, arrays: Path) -> Iterator[Check]:
-    """Bit for bit; a bfloat16 is recorded as the float32 of the same value."""
-    tensors, name = read_tensors(weights).tensors, weights.name
-    with np.load(arrays) as data:
-        for key in data.files:
-            if key not in tensors:
-                yield failed(name, f"{key} is not in the file")
-                continue
-            ours, wanted = tensors[key].numpy(), data[key]
-            same = ours.dtype == wanted.dtype or (str(ours.dtype), str(wanted.dtype)) == ("bfloat16", "float32")
-            yield (
-                compare(name, f"{key} {ours.dtype}", ours, wanted)
-                if same
-                else failed(name, f"{key} is {ours.dtype}, expected {wanted.dtype}")
-            )
-        extra = sorted(set(tensors) - set(data.files))
-        yield compare(name, f"nothing else in it{': ' + ', '.join(extra) if extra else ''}", len(extra), 0)
+def _is_summary(content: Any) -> bool:
+    return isinstance(content, list) and bool(content) and all(isinstance(e, dict) and "n_keys" in e for e in content)
 
 
-def _listings(folder: Path) -> dict[str, dict]:
-    """Name: {"keys": {tensor: [shape, dtype]}, "params": count, "groups": counts} of every listing."""
-    found = {}
-    for path in (*sorted(folder.glob("keys/*.json")), *sorted(folder.glob("*.json.gz"))):
-        text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_text()
-        content = json.loads(text)
-        several = {path.stem: content} if isinstance(content, dict) and "keys" in content else content
-        if isinstance(several, dict):
-            found.update({k: v for k, v in several.items() if isinstance(v, dict) and "keys" in v})
-    return found
+def _summary(file: TableFile, folder: Folder) -> Iterator[Check]:
+    """Counts that a list repeats are those of the listings themselves."""
+    listed = {name: entry for table in folder.tables for name, entry in entries_of(table).items()}
+    wrong = []
+    for row in file.content:
+        entry = listed.get(row["arch"], {"keys": {}})
+        facts = {**entry, "n_keys": len(entry["keys"])}
+        if any(facts.get(k) != row[k] for k in ("n_keys", "params", "groups") if k in row):
+            wrong.append(row["arch"])
+    yield same(file.name, f"{len(file.content)} rows as in the listings", wrong)
 
 
 def _listing(name: str, entry: dict) -> Iterator[Check]:
@@ -103,9 +76,8 @@ def _listing(name: str, entry: dict) -> Iterator[Check]:
     except UserError as error:
         yield failed(name, str(error))
         return
-    faults = [*report.problems, *report.missing, *report.unused]
-    what = f"{len(shapes)} names as {title(layout)}" + (": " + ", ".join(faults[:4]) if faults else "")
-    yield compare(name, what, len(faults), 0)
+    what = f"{len(shapes)} names as {title(layout)}"
+    yield same(name, what, [*report.problems, *report.missing, *report.unused])
     used, total = _count({key: tensors[key].shape for key in report.matched}), _count(shapes)
     yield compare(name, f"{total:,} parameters in the file", total, entry["params"])
     parts = entry.get("groups") or {}
