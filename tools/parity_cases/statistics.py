@@ -74,7 +74,7 @@ def share_gap(ours: float, draws: int, share: float, recorded: int, tests: int =
 
 
 def rarity(hits: int, total: int, share: float) -> float:
-    """How unlikely such a number of hits or a rarer one is, in powers of ten, among `total` with a chance of `share`."""
+    """How unlikely so many hits, or a rarer number, are among `total` of `share` each: in powers of ten."""
     low, high = stats.binom.cdf(hits, total, share), stats.binom.sf(hits - 1, total, share)
     return float(-np.log10(np.clip(2 * min(low, high), 1e-300, 1.0))) + 0.0
 
