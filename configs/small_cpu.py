@@ -15,14 +15,15 @@ from histojax.config import paper
 def get_config():
     c = paper()
     c.name = "small_cpu"
-    c.epochs, c.epoch_steps = 20, 100
+    c.epochs, c.epoch_steps = 20, 45
     c.batch_size = 48
-    c.model.update(dict(size="vit_mini", patch=14))
-    c.crops.update(dict(global_px=98, local_px=42, local_crops=4, blur_p=(0.5, 0.1, 0.5)))
+    c.model.update(dict(size="vit_mini", patch=8))
+    c.crops.update(dict(global_px=80, local_px=40, local_crops=4, blur_p=(0.5, 0.1, 0.5)))
+    c.crops.update(dict(brightness=0.2, contrast=0.2, saturation=0.1, hue=0.03, grayscale_p=0.05))
     c.head.update(dict(prototypes=4096, hidden=1024))
     c.teacher.update(dict(momentum=0.99, temp_warmup_epochs=5))
     c.optim.update(dict(base_lr=4e-3, warmup_epochs=2, layer_decay=1.0, patch_embed_lr=1.0, min_lr=1e-5))
     c.data.update(dict(tile_px=144))
-    c.eval.update(dict(every=250, max_tiles=2000, image_px=98))
-    c.checkpoint.every = 250
+    c.eval.update(dict(every=180, max_tiles=2000, image_px=104))
+    c.checkpoint.every = 180
     return c

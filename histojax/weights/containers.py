@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from histojax.errors import UserError
 from histojax.weights.lazy import Checkpoint, LazyTensor, Storage, row_major
+from histojax.weights.pickle_reader import refuse_hostile
 from histojax.weights.torch_file import read_legacy, read_zip
 from histojax.weights.unwrap import SIDES, unwrap
 
@@ -81,16 +82,23 @@ def _read(path: Path) -> tuple[Checkpoint, Any]:
         head = file.read(64)
         _refuse_strangers(path, head, size)
         if head[:4] == b"PK\x03\x04":
-            checkpoint = Checkpoint(path, "zip .pth", {})
-            return checkpoint, read_zip(path, size, checkpoint.named)
+            return _read_pickle(Checkpoint(path, "zip .pth", {}), lambda named: read_zip(path, size, named))
         if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
             return _read_safetensors(path, file, size), None
         if head[:1] == b"\x80":
-            checkpoint = Checkpoint(path, "legacy .pth", {})
-            return checkpoint, read_legacy(path, file, size, checkpoint.named)
+            return _read_pickle(Checkpoint(path, "legacy .pth", {}), lambda named: read_legacy(path, file, size, named))
     if path.suffix == ".safetensors":
         raise UserError(f"{path}: not a whole safetensors file ({size} bytes); delete it and download it again")
     raise UserError(f"{path}: neither a PyTorch file nor safetensors (it starts with {head[:8]!r})")
+
+
+def _read_pickle(checkpoint: Checkpoint, read: Callable[[set[str]], Any]) -> tuple[Checkpoint, Any]:
+    root = read(checkpoint.named)
+    try:
+        refuse_hostile(checkpoint.named)
+    except UserError as error:
+        raise UserError(f"{checkpoint.path}: {error}") from None
+    return checkpoint, root
 
 
 def _file_of(path: Path) -> Path:

@@ -26,6 +26,11 @@ _HARMLESS = re.compile(
     r"torch\.(\w*Storage|storage\.\w+|\w*(float|int|complex|bool)\w*|strided|device|nn\.parameter\.Parameter|Tensor"
     r"|_utils\._rebuild_\w+|serialization\._get_layout)|numpy\.(dtype|ndarray|_?core\.multiarray\.\w+)"
 )
+# what runs commands, code or downloads; network code, optimiser states and settings name none of these
+_HOSTILE = re.compile(
+    r"(os|posix|nt|_?posixsubprocess|subprocess|pty|shutil|runpy|importlib|imp|ctypes|socket|webbrowser|code|timeit|pdb"
+    r"|urllib|requests|pip)\..+|(builtins|__builtin__)\.(eval|exec|execfile|compile|open|__import__|input|breakpoint)"
+)
 _MARK = object()
 _SCALARS = (str, bytes, int, float, complex, bool, type(None))
 
@@ -92,6 +97,16 @@ def load_pickle(
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, UnicodeError) as error:
         raise UserError(f"damaged or truncated pickle ({error})") from None
     raise UserError("damaged or truncated pickle (no end)")
+
+
+def refuse_hostile(names: set[str]) -> None:
+    """Raise UserError if a pickle names a function that runs commands, code or downloads; it was not run here."""
+    hostile = sorted(name for name in names if _HOSTILE.fullmatch(name))
+    if hostile:
+        raise UserError(
+            f"malicious: loaded by PyTorch it could run {', '.join(hostile[:3])}; nothing was run here. Delete it and "
+            "get the weights from their authors"
+        )
 
 
 class _Machine:
