@@ -3,8 +3,8 @@
 Needs torch, timm and transformers; skipped without them. How to run it, in an environment of its own (CPU builds are
 enough):
 
-    python3.11 -m venv /tmp/torch && /tmp/torch/bin/pip install '.[test,bench]'
-    /tmp/torch/bin/python -m pytest tests/optional -q -p no:xdist
+    python3 -m venv .venv-torch && .venv-torch/bin/pip install '.[test,bench]'
+    .venv-torch/bin/python -m pytest tests/optional -q -p no:xdist
 
 Nothing is downloaded: all networks are small, or of a published size with random numbers.
 """
