@@ -71,7 +71,7 @@ def certificate(results: list[Result], only: str = "") -> dict[str, Any]:
     return {
         "ok": bool(results) and all(r.ok for r in results),
         "only": only,
-        "seconds": round(sum(r.seconds for r in results), 1),
+        "seconds": round(sum(r.seconds for r in results), 3),
         "versions": versions,
         "folders": [_folder(r) for r in results],
     }
@@ -82,7 +82,7 @@ def _folder(result: Result) -> dict[str, Any]:
     return {
         "folder": result.label,
         "ok": result.ok,
-        "seconds": round(result.seconds, 1),
+        "seconds": round(result.seconds, 3),
         "golden": provenance(result.golden) if result.golden else {},
         "comparisons": len(result.compared),
         "failed": sum(not c.ok for c in result.compared),
