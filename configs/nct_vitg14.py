@@ -20,6 +20,5 @@ def get_config():
     c.epochs, c.epoch_steps = 100, 100
     c.data.train = "NCT-CRC-HE-100K"
     c.data.workers = 8
-    c.eval.test = "CRC-VAL-HE-7K"
     c.eval.max_tiles = 8000
     return c

@@ -21,6 +21,5 @@ def get_config():
     c.stop_step = 2000  # the published weights; the schedules run to 10,000
     c.data.train = "NCT-CRC-HE-100K"
     c.data.workers = 8
-    c.eval.test = "CRC-VAL-HE-7K"
     c.eval.max_tiles = 8000
     return c

@@ -119,11 +119,11 @@ def _shown(value: object) -> str:
 def _comments() -> dict[str, str]:
     """{dotted leaf: comment} read from the source that sets the defaults."""
     found = {}
-    groups = re.findall(r"c\.(\w+) = (_\w+)\(\)", inspect.getsource(config_module.paper))
-    for prefix, function in [("", "paper"), *((f"{name}.", function) for name, function in groups)]:
-        for line in inspect.getsource(getattr(config_module, function)).splitlines():
+    for prefix in ("", *(name for name, value in config_module.paper().items() if isinstance(value, ConfigDict))):
+        function = getattr(config_module, f"_{prefix}" if prefix else "paper")
+        for line in inspect.getsource(function).splitlines():
             if match := re.match(r"\s+(?:c\.)?(\w+)\s?=.*?#\s*(.*)$", line):
-                found[prefix + match[1]] = match[2]
+                found[f"{prefix}.{match[1]}" if prefix else match[1]] = match[2]
     return found
 
 

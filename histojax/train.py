@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from histojax import cli
-from histojax.config import check
+from histojax.config_check import check
 from histojax.errors import UserError
 from histojax.host_memory import restart_with_huge_pages
 

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from histojax.config import check, last_step, total_steps
+from histojax.config import last_step, paper, total_steps
+from histojax.config_check import check
+from histojax.errors import UserError
 from histojax.ssl.schedules import scaled_lr
 
 FILES = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
@@ -23,6 +25,7 @@ def test_a_config_is_possible_and_explains_itself(path):
     module = load(path)
     config = module.get_config()
     assert config.name == path.stem
+    assert config.eval.test == "" and config.eval.data in ("", "synthetic:1200")  # runs with data.train alone
     config.data.train = config.data.train or "tiles"
     check(config)
     assert f"python -m histojax.train --config configs/{path.name} --workdir " in module.__doc__
@@ -53,3 +56,62 @@ def test_the_settings_of_the_paper(name, size, batch, lr, total, last, warmup):
     assert config.optim.warmup_epochs * config.epoch_steps == warmup
     assert config.head.prototypes == 65536 and not config.ibot_head.separate
     assert config.loss.koleo_eps == 1e-4 and config.crops.vflip == 0.5
+
+
+def possible():
+    config = paper()
+    config.data.train = "tiles"
+    return config
+
+
+IMPOSSIBLE = {
+    "model.patch": 0,
+    "batch_size": 0,
+    "eval.split_seed": -1,
+    "eval.test_share": 1.0,
+    "crops.blur_p": (0.5, 0.1),
+    "crops.global_scale": (0.0, 0.0),
+    "crops.local_scale": (0.3, 0.1),
+    "crops.hue": 0.6,
+    "masks.probability": 0.0,
+    "masks.ratio": (0.1, 1.1),
+    "loss.student_temp": 0.0,
+    "teacher.temp": 0.0,
+    "loss.koleo_eps": float("nan"),
+    "model.layerscale": float("nan"),
+    "model.drop_path": 1.0,
+    "optim.beta1": 1.0,
+    "optim.base_lr": float("inf"),
+    "optim.warmup_epochs": -1,
+    "model.train": "last:13",
+    "export.steps": (10_001,),
+    "export.layouts": ("onnx",),
+    "eval.image_px": 225,
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_an_impossible_leaf_is_named(name):
+    config = possible()
+    check(config)
+    with config.ignore_type():
+        config.update_from_flattened_dict({name: IMPOSSIBLE[name]})
+    with pytest.raises(UserError, match=rf"^config: {name}=[^;]*$"):
+        check(config)
+
+
+def test_impossible_together():
+    config = possible()
+    config.batch_size = 2
+    config.masks.probability = 0.2
+    with pytest.raises(UserError, match=r"masks\.probability=0\.2 masks none of the 4 global crops"):
+        check(config)
+    config.loss.koleo_weight, config.batch_size, config.masks.probability = 0.0, 1, 0.5
+    check(config)
+    config.mesh.groups = 2
+    with pytest.raises(UserError, match=r"batch_size=1 is not a multiple of mesh\.groups=2"):
+        check(config)
+    config = possible()
+    config.model.attention, config.compute_dtype = "cudnn", "float32"
+    with pytest.raises(UserError, match="cudnn needs compute_dtype=bfloat16"):
+        check(config)

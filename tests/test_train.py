@@ -218,6 +218,7 @@ def run(capsys, *argv):
         "--config.data.train=nowhere/": "nowhere/: does not exist",
         "--config.data.train=": "data.train is empty",
         "--config.model.weights=nowhere.pth": "nowhere.pth",
+        "--config.model.attention=cudnn": "model.attention=cudnn needs an NVIDIA GPU",
         "--wrokdir=x": "wrokdir",
         "stray": "unexpected argument 'stray'",
     }.items(),
@@ -306,6 +307,7 @@ def test_helpconfig_shows_every_leaf_with_its_meaning(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert any(re.match(r"--config.batch_size=256 +images a step, over all devices", line) for line in lines)
     assert any(line.startswith("--config.stop_step= ") for line in lines)
+    assert not [line for line in lines if len(line.split()) < 2]
 
 
 def test_the_verbs_of_histojax(capsys):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from ml_collections import ConfigDict
 
+from histojax.errors import UserError
 from histojax.models.vit import ViT, ViTConfig, vit_config
 from histojax.ssl.augment import CropConfig
 from histojax.ssl.heads import Head, HeadConfig
@@ -55,7 +56,12 @@ class Recipe:
 
     @classmethod
     def from_config(cls, config: ConfigDict, platform: str = "cpu", devices: int = 1) -> Recipe:
-        """The recipe of a checked configuration on `devices` devices of a platform ("cpu", "gpu", "tpu")."""
+        """The recipe of a checked configuration on `devices` devices of a platform ("cpu", "gpu", "tpu").
+
+        Raises UserError for an attention that the platform does not have.
+        """
+        if config.model.attention == "cudnn" and platform != "gpu":
+            raise UserError(f"config: model.attention=cudnn needs an NVIDIA GPU, and jax runs on {platform}: use auto")
         dtype = compute_dtype(config.compute_dtype, platform)
         vit = backbone_config(config, dtype)
         o = config.optim
