@@ -314,6 +314,7 @@ class Loop:
         scheduled = {name: float(value) for name, value in self.schedules.at(step - 1).items()}
         if self.writer:
             self.writer.write(step, means | scheduled)
+            give_back_freed()  # evaluations and checkpoints leave gaps in the heap
             clocks = {"train_seconds": self.notes.seconds, "resident_mib": resident_mib()}
             self.writer.write_timing(step, self.progress.rates() | {k: v for k, v in clocks.items() if v is not None})
         self.progress.update(step=self.step, values={name: means[name] for name in SHOWN if name in means})
