@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import threading
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from histojax.data.csv_list import read_list
 from histojax.data.decode import ENDINGS
 from histojax.data.records import EncodedTiles
 from histojax.errors import UserError
@@ -78,34 +78,13 @@ def open_zip(path: Path) -> EncodedTiles:
 
 
 def open_csv(path: Path) -> EncodedTiles:
-    """Images listed in a CSV file with a header row.
+    """Images listed in a CSV file with a header row: file, and perhaps label and patient; see csv_list.read_list.
 
-    The first column is the path, relative to the CSV's folder; `label` (class name) and `group` or `patient` are
-    optional columns, in any case and order. Raises UserError when the header or a row is not like that. A listed
-    file that does not exist is a bad tile, found when it is read.
+    Files are relative to the CSV's folder. One that does not exist is a bad tile, found when it is read.
     """
-    header, rows = _read_csv(path)
-    names = [row[0] for row in rows]
-    column = {name: [row[i] for row in rows] for i, name in enumerate(header)}
-    files = _Disk([os.path.join(path.parent, name) for name in names])
-    return EncodedTiles(str(path.parent), names, files, column.get("label"), column.get("group", column.get("patient")))
-
-
-def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:  # a spreadsheet's byte order mark is not a name
-            rows = [[field.strip() for field in row] for row in csv.reader(file) if any(row)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not a CSV file in UTF-8 ({error})") from None
-    if len(rows) < 2:
-        raise UserError(f"{path}: no records; expected a header row (file,label,patient) and one row an image")
-    header = [name.lower() for name in rows[0]]
-    if header[0].endswith(ENDINGS):
-        raise UserError(f"{path}: the first row is {rows[0][0]!r}; a header row (file,label,patient) is expected there")
-    for number, row in enumerate(rows[1:], 2):
-        if len(row) != len(header) or not row[0]:
-            raise UserError(f"{path}: row {number} has {len(row)} fields {row[:3]}, the header has {len(header)}")
-    return header, rows[1:]
+    found = read_list(path)
+    files = _Disk([os.path.join(path.parent, name) for name in found.names])
+    return EncodedTiles(str(path.parent), found.names, files, found.labels, found.groups)
 
 
 def _walk(folder: Path) -> Iterator[str]:

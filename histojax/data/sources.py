@@ -56,7 +56,7 @@ def _open_one(spec: str, options: dict[str, Any]) -> Source:
         raise UserError(f"{spec}: does not exist (looked in {Path.cwd()}); {ACCEPTED}")
     if path.is_dir():
         return _open_directory(path)
-    opener = {".csv": open_csv, ".zip": open_zip}.get(path.suffix.lower())
+    opener = {".csv": open_csv, ".tsv": open_csv, ".zip": open_zip}.get(path.suffix.lower())
     if opener is None:
         raise UserError(f"{spec}: a file ending in {path.suffix!r} is not a source of tiles; {ACCEPTED}")
     return opener(path)
