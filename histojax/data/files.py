@@ -89,19 +89,37 @@ def open_csv(path: Path) -> EncodedTiles:
 
 def _walk(folder: Path) -> Iterator[str]:
     """Relative paths with / of all files. A link to a folder is followed directly below `folder`, not deeper."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if not entry.is_dir():
-                yield entry.name
-            elif not entry.name.startswith("."):
-                for parent, _, files in os.walk(entry.path):
-                    inside = os.path.relpath(parent, folder).replace(os.sep, "/")
-                    yield from (f"{inside}/{name}" for name in files)
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.is_dir():
+                    yield entry.name
+                elif not _is_hidden(entry.name):
+                    yield from _walk_deeper(entry.path, folder)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or folder}: this folder cannot be read ({error.strerror}): correct its permissions "
+            "(chmod u+rx) or move it away"
+        ) from None
+
+
+def _walk_deeper(start: str, folder: Path) -> Iterator[str]:
+    for parent, folders, files in os.walk(start, onerror=_fail):
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        inside = os.path.relpath(parent, folder).replace(os.sep, "/")
+        yield from (f"{inside}/{name}" for name in files)
+
+
+def _fail(error: OSError) -> None:
+    raise error
 
 
 def _is_image(name: str) -> bool:
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
-    return name.lower().endswith(ENDINGS) and not hidden
+    return name.lower().endswith(ENDINGS) and not any(_is_hidden(part) for part in name.split("/"))
+
+
+def _is_hidden(part: str) -> bool:
+    return part.startswith(".") or part in ("__MACOSX", "lost+found")
 
 
 def _class_names(names: Sequence[str]) -> list[str]:

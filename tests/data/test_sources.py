@@ -1,3 +1,5 @@
+import errno
+import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
@@ -26,6 +28,43 @@ def test_folder_with_classes_nested_files_and_clutter(tmp_path):
 def test_flat_folder_is_unlabelled(tmp_path):
     source = open_source(make_folder(tmp_path / "f", {"": 3}))
     assert source.classes == () and source.labels.tolist() == [-1] * 3
+
+
+@pytest.mark.parametrize("locked", ["", "B", "B/slide7"])
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch, locked):
+    folder = make_folder(tmp_path / "f", {"A": 1, "B/slide7": 1})
+    lock(monkeypatch, folder / locked)
+    with pytest.raises(UserError, match=f"{folder / locked}: this folder cannot be read .*permissions"):
+        open_source(folder)
+
+
+def test_hidden_folders_and_lost_and_found_may_be_locked(tmp_path, monkeypatch):
+    folder = make_folder(tmp_path / "f", {"A": 1, "A/.thumbs": 1, "B": 1, "lost+found": 1})
+    lock(monkeypatch, folder / "A" / ".thumbs", folder / "lost+found")
+    assert len(open_source(folder)) == 2
+
+
+def lock(monkeypatch, *folders):
+    """As chmod 0 for others than root."""
+    scandir = os.scandir
+
+    def guarded(path):
+        if str(path) in map(str, folders):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+
+
+def test_a_file_that_may_not_be_read_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "l.csv").write_text("file\na.png\n")
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(UserError, match=r"l\.csv: cannot be read \(Permission denied\)"):
+        open_source(tmp_path / "l.csv")
+
+
+def refuse(path, *_, **__):
+    raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
 
 def test_class_folder_may_be_a_link(tmp_path):
