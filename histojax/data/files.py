@@ -57,7 +57,12 @@ class _Zip:
 
 
 def open_folder(path: Path) -> EncodedTiles:
-    """Images of a folder, sub-folders included; direct sub-folders are the classes. Raises UserError if empty."""
+    """Images of a folder, sub-folders included; two or more direct sub-folders are the classes.
+
+    A single sub-folder says nothing: it is entered, and where it has no sub-folders the tiles are unlabelled. An image
+    beside the class folders has no label: it is trained on and not evaluated. Raises UserError if there is no image,
+    or a folder that cannot be read.
+    """
     names = sorted(name for name in _walk(path) if _is_image(name))
     if not names:
         raise UserError(f"{path}: no image in this folder or below; files ending in {', '.join(ENDINGS)} are read")
@@ -65,7 +70,7 @@ def open_folder(path: Path) -> EncodedTiles:
 
 
 def open_zip(path: Path) -> EncodedTiles:
-    """Images of a zip archive; its top folders are the classes. Raises UserError if it is broken or empty."""
+    """Images of a zip archive, labelled by its folders as in `open_folder`. Raises UserError if broken or empty."""
     try:
         with zipfile.ZipFile(path) as archive:
             found = sorted((m.filename, m.file_size) for m in archive.infolist() if _is_image(m.filename))
@@ -123,8 +128,12 @@ def _is_hidden(part: str) -> bool:
 
 
 def _class_names(names: Sequence[str]) -> list[str]:
-    """First folder of each name, "" at the top. A folder around everything that only holds folders is skipped."""
-    parts = [name.split("/") for name in names]
-    while len({p[0] for p in parts}) == 1 and all(len(p) > 2 for p in parts):
-        parts = [p[1:] for p in parts]
-    return [p[0] if len(p) > 1 else "" for p in parts]
+    """First folder of each name; "" for an image beside the class folders, and for all if there are not two classes.
+
+    A folder around all other folders is no class: it is skipped, with the images that lie directly in it.
+    """
+    folders = [name.split("/")[:-1] for name in names]
+    while len({f[0] for f in folders if f}) == 1 and any(len(f) > 1 for f in folders):
+        folders = [f[1:] for f in folders]
+    found = [f[0] if f else "" for f in folders]
+    return found if len(set(found) - {""}) > 1 else [""] * len(found)
