@@ -13,9 +13,10 @@ import orbax.checkpoint
 from jax.experimental import multihost_utils
 
 import histojax
+from histojax.data.bad_tiles import bad_tiles_csv
 from histojax.progress import hms
 from histojax.report.curves import save_curves
-from histojax.run import METRICS, replacing
+from histojax.run import METRICS, replacing, write_atomic
 from histojax.weights.export import write_export
 from histojax.weights.layouts.dinov2 import META, write_head
 from histojax.weights.safetensors_file import write_safetensors
@@ -121,6 +122,10 @@ def finish(loop: Loop) -> str:
     lines += [f"weights    {path}" for path in files]
     if len(loop.bad):
         lines.append(f"unreadable {len(loop.bad)} tiles were replaced, listed in {loop.workdir / 'bad_tiles.csv'}")
+    if bad := loop.tiles.bad:
+        listed = loop.workdir / "bad_eval_tiles.csv"
+        write_atomic(listed, bad_tiles_csv(bad))
+        lines.append(f"unreadable {len(bad)} evaluation tiles were left out, listed in {listed}")
     lines += ["next, on your own tiles (a folder, CSV, zip or tile store):", f"  {next_command(loop)}"]
     return "\n".join(lines)
 
@@ -128,7 +133,8 @@ def finish(loop: Loop) -> str:
 def _scores(loop: Loop) -> list[str]:
     first, last = loop.notes.first, loop.notes.last
     if "knn_balanced_accuracy" not in last or "knn_balanced_accuracy" not in first:
-        return [f"RankMe of the teacher: before {first.get('rankme', 0):.1f}, after {last.get('rankme', 0):.1f}"]
+        values = f"before {first.get('rankme', 0):.1f}, after {last.get('rankme', 0):.1f}"
+        return [f"RankMe of the teacher: {values}, on {len(loop.tiles.labels)} tiles ({loop.tiles.how})"]
     names = {"knn_balanced_accuracy": f"{loop.config.eval.k}-NN", "ridge_balanced_accuracy": "ridge probe"}
     lines = [
         f"{title} balanced accuracy of the teacher: before {first[name]:.3f}, after {last[name]:.3f}"

@@ -271,6 +271,24 @@ def test_mostly_unreadable_tiles_are_refused(capsys, tmp_path):
     assert "6 of 10 tiles tried are unreadable" in line
 
 
+@pytest.mark.parametrize("setting", ["data", "test"])
+def test_evaluation_tiles_that_are_not_there_are_refused_before_anything_is_made(setting, capsys, tmp_path):
+    there, gone = (str(tmp_path / name) for name in ("there.csv", "gone.csv"))
+    for i in range(4):
+        Image.fromarray(np.full((32, 32, 3), 50 * i, np.uint8)).save(tmp_path / f"{i}.png")
+    Path(there).write_text("file,label\n0.png,a\n1.png,b\n2.png,a\n3.png,b\n")
+    Path(gone).write_text("file,label\n" + "".join(f"gone/{i}.png,{'ab'[i % 2]}\n" for i in range(24)))
+    sets = {"data": there} | {setting: gone}
+    code, line = run(
+        capsys,
+        *("--config", TINY, "--workdir", str(tmp_path / "run"), "--config.mesh.groups=1"),
+        *(f"--config.eval.{name}={path}" for name, path in sets.items()),
+    )
+    assert code == 2
+    assert f"eval.{setting}={gone}: 24 of 24 evaluation tiles are unreadable" in line
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_folder_of_another_config_is_refused(straight, capsys):
     workdir = str(straight[0])
     code, line = run(capsys, "--config", TINY, "--workdir", workdir, "--config.seed=1")
