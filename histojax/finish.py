@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from histojax.report.curves import save_curves
 from histojax.run import METRICS, replacing, write_atomic
 from histojax.weights.export import write_export
 from histojax.weights.layouts.dinov2 import META, write_head
+from histojax.weights.licence import CARD, as_rows, chain_of_card
 from histojax.weights.safetensors_file import write_safetensors
 
 if TYPE_CHECKING:
@@ -71,8 +73,8 @@ def card(loop: Loop) -> dict[str, Any]:
 
 
 def export(loop: Loop, folder: Path) -> list[Path]:
-    """The weight files written below `folder`: the teacher in each layout of export.layouts with its card, and
-    teacher and student with their heads, from which a training can be continued (model.continue_from)."""
+    """The weight files written below `folder`: the teacher in each layout of export.layouts, and teacher and student
+    with their heads, from which a training can be continued (model.continue_from). Each folder has a card."""
     teacher, student = (_gather(tree) for tree in (loop.state.teacher, loop.state.student))
     if jax.process_index():
         return []
@@ -87,6 +89,9 @@ def export(loop: Loop, folder: Path) -> list[Path]:
         with replacing(path) as temporary:
             write_safetensors(temporary, training_tensors(side, tree), {"format": "pt"})
         files.append(path)
+    states = [{"file": f"{side}_checkpoint.safetensors"} for side in ("teacher", "student")]
+    known = {**facts, "weights": states, "licences": as_rows(chain_of_card(facts))}
+    write_atomic(folder / CARD, json.dumps(known, indent=2, default=str) + "\n")
     return files
 
 

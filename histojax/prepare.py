@@ -19,10 +19,10 @@ from histojax.data import eval_batches, open_source, sample_check, split_labelle
 from histojax.data.bad_tiles import examples
 from histojax.errors import UserError
 from histojax.evaluation import online
-from histojax.published import Fetched, fetch_weights, weights_sha256
+from histojax.published import Fetched, fetch_weights, licence_chain, record_of, record_with, weights_sha256
 from histojax.ssl.recipe import Recipe
 from histojax.ssl.state import parameter_count
-from histojax.weights.licence import as_rows, chain_beside
+from histojax.weights.licence import as_rows, chain_of_card
 from histojax.weights.load import load_backbone, load_ssl, training_files
 from histojax.weights.mapping import flatten
 from histojax.weights.pos_embed import resample_grid
@@ -291,10 +291,12 @@ def _shapes(recipe: Recipe) -> Tree:
 
 
 def _source(name: str, fetched: Fetched) -> dict[str, Any]:
-    path, _, licence = fetched
-    row: dict[str, Any] = {"name": name, "file": path.name, "sha256": weights_sha256(path), "licence": licence}
-    chain = chain_beside(path)  # of a file that histojax wrote: what went into it
-    return row | {"licences": as_rows(chain)} if chain else row
+    """What the card says of a file: the encoder whose published one it is, or what the card beside it tells."""
+    path, _, terms = fetched
+    digest, named = weights_sha256(path), record_of(name)
+    chain = licence_chain(path, digest, terms, named[0] if named else record_with(digest))
+    licence = "; ".join(dict.fromkeys(one.licence for one in chain)) or "none: trained from random parameters"
+    return {"name": name, "file": path.name, "sha256": digest, "licence": licence, "licences": as_rows(chain)}
 
 
 def put_in(start: Start, random: Tree) -> tuple[Tree, Tree | None]:
@@ -317,6 +319,7 @@ def plan(config: ConfigDict, recipe: Recipe, source: Any, tiles: online.EvalTile
     rows = {
         "encoder": f"{config.model.size}/{v.patch}, {sizes['backbone'] / 1e6:.1f}M parameters; {heads}",
         "start": start.report,
+        "licence": "; ".join(dict.fromkeys(one.terms() for one in chain_of_card({"starting_weights": start.sources}))),
         "tiles": f"{config.data.train}: {len(source)} tiles, {_classes(source)}{groups}",
         "crops": f"2 x {c.global_px} px + {c.local_crops} x {c.local_px} px from {config.data.tile_px} px",
         "steps": f"{steps} of {config.batch_size} images ({passes:.1f} passes), schedules over "
@@ -326,7 +329,7 @@ def plan(config: ConfigDict, recipe: Recipe, source: Any, tiles: online.EvalTile
         + (" over all devices" if config.mesh.fsdp else ""),
         "evaluation": f"every {config.eval.every} steps on {len(tiles.labels)} tiles, {tiles.how}",
     }
-    return "\n".join(f"{name:11s} {value}" for name, value in rows.items())
+    return "\n".join(f"{name:11s} {value}" for name, value in rows.items() if value)
 
 
 def _classes(source: Any) -> str:

@@ -143,6 +143,9 @@ def test_two_devices_with_split_state_continue_from_the_exported_training_state(
         "teacher_checkpoint.safetensors",
     ]
     assert all(len(source["sha256"]) == 64 for source in sources)
+    assert {source["licence"] for source in sources} == {"none: trained from random parameters"}
+    assert json.loads((workdir / "export" / "card.json").read_text())["licences"] == []
+    assert json.loads((workdir / "provenance.json").read_text())["starts"][0]["starting_weights"] == sources
 
 
 def assert_starts_where_it_ended(workdir, before):
