@@ -151,9 +151,9 @@ def _scores(loop: Loop) -> list[str]:
         lines.append(
             f"best checkpoint: step {best['step']} with {best['score']:.3f}, kept in {loop.workdir}/checkpoints"
         )
-    what = (
-        "synthetic tiles, not histology" if loop.config.data.train.startswith("synthetic") else loop.config.data.train
-    )
+    c = loop.config
+    judged_by = c.eval.test or c.eval.data or c.data.train
+    what = "synthetic tiles, not histology" if judged_by.startswith("synthetic") else judged_by
     return [*lines, f"judged on {len(loop.tiles.labels) - loop.tiles.fit} tiles, {loop.tiles.how} ({what})"]
 
 

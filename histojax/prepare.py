@@ -169,7 +169,7 @@ def _check_classes(fit: _Part, test: _Part) -> None:
 
 def _tiles(config: ConfigDict, labels: np.ndarray, fit: int, how: str, *parts: _Part) -> online.EvalTiles:
     bad = tuple(dict.fromkeys(one for part in parts for one in part.bad))
-    how += f"; {len(bad)} unreadable ones left out" if bad else ""
+    how += f"; unreadable and left out: {len(bad)}" if bad else ""
     return online.EvalTiles(_reader(config, *parts), labels, fit, how, bad)
 
 
@@ -319,7 +319,7 @@ def plan(config: ConfigDict, recipe: Recipe, source: Any, tiles: online.EvalTile
     rows = {
         "encoder": f"{config.model.size}/{v.patch}, {sizes['backbone'] / 1e6:.1f}M parameters; {heads}",
         "start": start.report,
-        "licence": "; ".join(dict.fromkeys(one.terms() for one in chain_of_card({"starting_weights": start.sources}))),
+        "licence": _terms(start),
         "tiles": f"{config.data.train}: {len(source)} tiles, {_classes(source)}{groups}",
         "crops": f"2 x {c.global_px} px + {c.local_crops} x {c.local_px} px from {config.data.tile_px} px",
         "steps": f"{steps} of {config.batch_size} images ({passes:.1f} passes), schedules over "
@@ -332,9 +332,15 @@ def plan(config: ConfigDict, recipe: Recipe, source: Any, tiles: online.EvalTile
     return "\n".join(f"{name:11s} {value}" for name, value in rows.items() if value)
 
 
+def _terms(start: Start) -> str:
+    """What the licences of the starting weights allow; "" for a random start."""
+    terms = [one.terms() for one in chain_of_card({"starting_weights": start.sources})]
+    return "; ".join(dict.fromkeys(terms or [row["licence"] for row in start.sources]))
+
+
 def _classes(source: Any) -> str:
     if len(source.classes) < 2:
-        return f"one class only ({source.classes[0]}), so no labels" if source.classes else "no labels"
+        return "no labels" + (f" (one class only, {source.classes[0]})" if source.classes else " (no two classes)")
     without = int((source.labels < 0).sum())
     return f"{len(source.classes)} classes" + (f" ({without} tiles of none)" if without else "")
 

@@ -59,7 +59,7 @@ def test_a_few_unreadable_tiles_are_named_counted_and_left_out(place, caplog, la
     assert len(tiles.labels) == 23 and sorted(numbers_of(tiles)) == [i for i in range(24) if i != 5]
     assert all(batch["valid"][batch["index"] >= 0].all() for batch in tiles.batches())
     assert tiles.bad == ((f"{place}/gone05.png", "the file does not exist"),)
-    assert "1 unreadable ones left out" in tiles.how
+    assert "unreadable and left out: 1" in tiles.how
     assert f"evaluation tile left out: {place}/gone05.png: the file does not exist" in caplog.text
 
 

@@ -72,7 +72,7 @@ def _open_path(spec: str) -> Source:
 
 
 def _open_directory(path: Path) -> Source:
-    if (path / "store.json").exists() or any(path.glob("*.arrayrecord")):
+    if os.path.exists(path / "store.json") or any(path.glob("*.arrayrecord")):
         from histojax.data.store import open_store
 
         return open_store(path)
