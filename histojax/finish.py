@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,13 @@ import orbax.checkpoint
 from jax.experimental import multihost_utils
 
 import histojax
+from histojax.data.bad_tiles import bad_tiles_csv
 from histojax.progress import hms
 from histojax.report.curves import save_curves
-from histojax.run import METRICS, replacing
+from histojax.run import METRICS, replacing, write_atomic
 from histojax.weights.export import write_export
 from histojax.weights.layouts.dinov2 import META, write_head
+from histojax.weights.licence import CARD, as_rows, chain_of_card
 from histojax.weights.safetensors_file import write_safetensors
 
 if TYPE_CHECKING:
@@ -70,8 +73,8 @@ def card(loop: Loop) -> dict[str, Any]:
 
 
 def export(loop: Loop, folder: Path) -> list[Path]:
-    """The weight files written below `folder`: the teacher in each layout of export.layouts with its card, and
-    teacher and student with their heads, from which a training can be continued (model.continue_from)."""
+    """The weight files written below `folder`: the teacher in each layout of export.layouts, and teacher and student
+    with their heads, from which a training can be continued (model.continue_from). Each folder has a card."""
     teacher, student = (_gather(tree) for tree in (loop.state.teacher, loop.state.student))
     if jax.process_index():
         return []
@@ -86,6 +89,9 @@ def export(loop: Loop, folder: Path) -> list[Path]:
         with replacing(path) as temporary:
             write_safetensors(temporary, training_tensors(side, tree), {"format": "pt"})
         files.append(path)
+    states = [{"file": f"{side}_checkpoint.safetensors"} for side in ("teacher", "student")]
+    known = {**facts, "weights": states, "licences": as_rows(chain_of_card(facts))}
+    write_atomic(folder / CARD, json.dumps(known, indent=2, default=str) + "\n")
     return files
 
 
@@ -121,6 +127,10 @@ def finish(loop: Loop) -> str:
     lines += [f"weights    {path}" for path in files]
     if len(loop.bad):
         lines.append(f"unreadable {len(loop.bad)} tiles were replaced, listed in {loop.workdir / 'bad_tiles.csv'}")
+    if bad := loop.tiles.bad:
+        listed = loop.workdir / "bad_eval_tiles.csv"
+        write_atomic(listed, bad_tiles_csv(bad))
+        lines.append(f"unreadable {len(bad)} evaluation tiles were left out, listed in {listed}")
     lines += ["next, on your own tiles (a folder, CSV, zip or tile store):", f"  {next_command(loop)}"]
     return "\n".join(lines)
 
@@ -128,7 +138,8 @@ def finish(loop: Loop) -> str:
 def _scores(loop: Loop) -> list[str]:
     first, last = loop.notes.first, loop.notes.last
     if "knn_balanced_accuracy" not in last or "knn_balanced_accuracy" not in first:
-        return [f"RankMe of the teacher: before {first.get('rankme', 0):.1f}, after {last.get('rankme', 0):.1f}"]
+        values = f"before {first.get('rankme', 0):.1f}, after {last.get('rankme', 0):.1f}"
+        return [f"RankMe of the teacher: {values}, on {len(loop.tiles.labels)} tiles ({loop.tiles.how})"]
     names = {"knn_balanced_accuracy": f"{loop.config.eval.k}-NN", "ridge_balanced_accuracy": "ridge probe"}
     lines = [
         f"{title} balanced accuracy of the teacher: before {first[name]:.3f}, after {last[name]:.3f}"
@@ -140,9 +151,9 @@ def _scores(loop: Loop) -> list[str]:
         lines.append(
             f"best checkpoint: step {best['step']} with {best['score']:.3f}, kept in {loop.workdir}/checkpoints"
         )
-    what = (
-        "synthetic tiles, not histology" if loop.config.data.train.startswith("synthetic") else loop.config.data.train
-    )
+    c = loop.config
+    judged_by = c.eval.test or c.eval.data or c.data.train
+    what = "synthetic tiles, not histology" if judged_by.startswith("synthetic") else judged_by
     return [*lines, f"judged on {len(loop.tiles.labels) - loop.tiles.fit} tiles, {loop.tiles.how} ({what})"]
 
 

@@ -183,7 +183,8 @@ class Loop:
         self.feed = Feed(c, self.source, self.split, self.notes.iterator)
         self.features = make_features(self.recipe, self.mesh)
         if folder:
-            folder.write_provenance(self.step, finish.versions(), data=self.source.fingerprint(), **finish.devices())
+            facts = {"data": self.source.fingerprint(), "starting_weights": self.notes.sources or "random"}
+            folder.write_provenance(self.step, finish.versions(), **facts, **finish.devices())
             self.writer = MetricWriter(folder.path, resumed, c.log.tensorboard)
         self.progress = Progress(self.last, self.step, stream=sys.stderr)
         if resumed is None:

@@ -10,16 +10,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
+from histojax import cli
 from histojax.config import last_step
-from histojax.data import eval_batches, open_source, sample_check, split_labelled
+from histojax.data import eval_batches, open_source, sample_check, split_labelled, unreadable
+from histojax.data.bad_tiles import examples
 from histojax.errors import UserError
 from histojax.evaluation import online
-from histojax.published import Fetched, fetch_weights, weights_sha256
+from histojax.published import Fetched, fetch_weights, licence_chain, record_of, record_with, weights_sha256
 from histojax.ssl.recipe import Recipe
 from histojax.ssl.state import parameter_count
-from histojax.weights.licence import as_rows, chain_beside
+from histojax.weights.licence import as_rows, chain_of_card
 from histojax.weights.load import load_backbone, load_ssl, training_files
 from histojax.weights.mapping import flatten
 from histojax.weights.pos_embed import resample_grid
@@ -34,38 +37,140 @@ def open_training(config: ConfigDict) -> Any:
     return source
 
 
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """Some tiles of a source, and the setting that names it."""
+
+    setting: str
+    source: Any
+    chosen: np.ndarray  # record numbers, ascending
+    bad: tuple[tuple[str, str], ...] = ()  # (path, reason) of those left out
+
+    @property
+    def classes(self) -> set[str]:
+        """Names of the classes of the chosen tiles."""
+        return {self.source.classes[label] for label in np.unique(self.source.labels[self.chosen])}
+
+
 def open_evaluation(config: ConfigDict, train_source: Any) -> online.EvalTiles:
-    """The tiles that judge the teacher: eval.data (else the training tiles), split or with eval.test beside it."""
+    """The tiles that judge the teacher: eval.data (else the training tiles), split or with eval.test beside it.
+
+    Labels need two classes; with fewer the tiles are unlabelled. Every tile is read once: unreadable ones are logged
+    and left out. Raises UserError for more than data.max_bad_share of them in eval.data or eval.test, and for labels
+    there that do not split. Labels of the training tiles that do not split are a warning: there they are optional.
+    """
     e = config.eval
     source = _open(config, e.data, seed=1) if e.data else train_source
-    if not (source.labels >= 0).any():
+    data = _Part(f"eval.data={e.data}" if e.data else f"data.train={config.data.train}", source, np.arange(0))
+    found = np.unique(source.labels[source.labels >= 0])
+    if len(found) < 2:
+        why = f"one class only, {source.classes[found[0]]}" if len(found) else "no labels"
         if e.test:
-            raise UserError(f"eval.test={e.test} needs labelled tiles to fit on: name them in eval.data")
-        chosen = _some(np.arange(len(source)), e.max_tiles, e.split_seed)
-        return online.EvalTiles(_reader(config, (source, chosen)), source.labels[chosen], 0, "no labels")
-    if e.test:
-        test_source, how = _open(config, e.test, seed=2), f"tested on {e.test}"
-        if set(test_source.classes) - set(source.classes):
             raise UserError(
-                f"eval.test={e.test}: its classes ({', '.join(test_source.classes)}) are not those of the tiles "
-                f"to fit on ({', '.join(source.classes)})"
+                f"eval.test={e.test} needs labelled tiles of two classes to fit on ({data.setting}: {why}): name them "
+                "in eval.data"
             )
-        fit, test = np.flatnonzero(source.labels >= 0), np.flatnonzero(test_source.labels >= 0)
-    else:
-        test_source = source
-        fit, test = split_labelled(source, e.test_share, e.split_seed)
-        how = "split by class (no patients known: tiles of one slide may be on both sides)"
-        if source.groups is not None:
-            how = f"split by patient or slide ({_count(source, fit)} to fit, {_count(source, test)} to test)"
-    share = len(fit) / (len(fit) + len(test))
-    fit = _some(fit, max(1, round(e.max_tiles * share)), e.split_seed)
-    test = _some(test, max(1, e.max_tiles - len(fit)), e.split_seed)
-    if not len(test):
-        raise UserError(f"eval.test={e.test}: no tile of it is labelled")
+        return _unlabelled(config, data, why)
+    try:
+        fit, test, how = _with_test_set(config, data) if e.test else _split(config, data)
+        fit, test = _readable(config, fit, test)
+        _check_classes(fit, test)
+    except UserError as error:
+        if e.data or e.test:
+            raise
+        if jax.process_index() == 0:
+            cli.warn("histojax train", [f"{error}; the evaluation goes without labels"])
+        return _unlabelled(config, data, "labels not used: they do not split")
     names = {name: i for i, name in enumerate(source.classes)}
-    table = np.array([names[name] for name in test_source.classes], np.int32)
-    labels = np.concatenate([source.labels[fit], table[test_source.labels[test]]])
-    return online.EvalTiles(_reader(config, (source, fit), (test_source, test)), labels, len(fit), how)
+    table = np.array([names[name] for name in test.source.classes], np.int32)
+    labels = np.concatenate([source.labels[fit.chosen], table[test.source.labels[test.chosen]]])
+    return _tiles(config, labels, len(fit.chosen), how, fit, test)
+
+
+def _unlabelled(config: ConfigDict, data: _Part, how: str) -> online.EvalTiles:
+    """Tiles for the read-outs that need no labels."""
+    chosen = _some(np.arange(len(data.source)), config.eval.max_tiles, config.eval.split_seed)
+    (part,) = _readable(config, dataclasses.replace(data, chosen=chosen))
+    if not len(part.chosen):
+        raise UserError(f"{data.setting}: no tile of it can be read: {examples(part.bad)}")
+    return _tiles(config, np.full(len(part.chosen), -1, np.int32), 0, how, part)
+
+
+def _with_test_set(config: ConfigDict, data: _Part) -> tuple[_Part, _Part, str]:
+    """(tiles to fit on, tiles of eval.test, what they are in words)."""
+    spec = config.eval.test
+    test = _Part(f"eval.test={spec}", _open(config, spec, seed=2), np.arange(0))
+    if set(test.source.classes) - set(data.source.classes):
+        raise UserError(
+            f"{test.setting}: its classes ({', '.join(test.source.classes)}) are not those of the tiles "
+            f"to fit on ({', '.join(data.source.classes)})"
+        )
+    fit, held_out = (np.flatnonzero(part.source.labels >= 0) for part in (data, test))
+    if not len(held_out):
+        raise UserError(f"{test.setting}: no tile of it is labelled")
+    return *_at_most(config, (data, fit), (test, held_out)), f"tested on {spec}"
+
+
+def _split(config: ConfigDict, data: _Part) -> tuple[_Part, _Part, str]:
+    """(tiles to fit on, tiles to test on, how they were parted)."""
+    source, e = data.source, config.eval
+    try:
+        fit, test = split_labelled(source, e.test_share, e.split_seed)
+    except UserError as error:
+        raise UserError(f"{data.setting}: {error}") from None
+    how = "split by class (no patients known: tiles of one slide may be on both sides)"
+    if source.groups is not None:
+        how = f"split by patient or slide ({_count(source, fit)} to fit, {_count(source, test)} to test)"
+    return *_at_most(config, (data, fit), (data, test)), how
+
+
+def _at_most(config: ConfigDict, *wanted: tuple[_Part, np.ndarray]) -> tuple[_Part, _Part]:
+    """The parts with their tiles, eval.max_tiles together."""
+    (data, fit), (other, test) = wanted
+    e = config.eval
+    fit = _some(fit, max(1, round(e.max_tiles * len(fit) / (len(fit) + len(test)))), e.split_seed)
+    test = _some(test, max(1, e.max_tiles - len(fit)), e.split_seed)
+    return dataclasses.replace(data, chosen=fit), dataclasses.replace(other, chosen=test)
+
+
+def _readable(config: ConfigDict, *parts: _Part) -> list[_Part]:
+    """The parts without their unreadable tiles; raises UserError if they are too many of a set meant to judge."""
+    found = [_without_unreadable(part) for part in parts]
+    limit = config.data.max_bad_share
+    for setting in dict.fromkeys(part.setting for part in parts):
+        bad = [one for part in found if part.setting == setting for one in part.bad]
+        count = sum(len(part.chosen) for part in parts if part.setting == setting)
+        if len(bad) > limit * count and setting.startswith("eval."):  # the training tiles have a log of their own
+            raise UserError(
+                f"{setting}: {len(bad)} of {count} evaluation tiles are unreadable ({len(bad) / count:.1%}, limit "
+                f"{limit:.1%}): {examples(bad)}. Repair or remove them, or raise data.max_bad_share"
+            )
+        for path, reason in bad:
+            logging.warning("evaluation tile left out: %s: %s", path, reason)
+    return found
+
+
+def _without_unreadable(part: _Part) -> _Part:
+    errors = unreadable(part.source, part.chosen)
+    kept = part.chosen[~np.isin(part.chosen, list(errors))]
+    return dataclasses.replace(part, chosen=kept, bad=tuple((e.path, e.reason) for e in errors.values()))
+
+
+def _check_classes(fit: _Part, test: _Part) -> None:
+    """Raises UserError where an accuracy would say nothing: nothing to test on, or one class to choose from."""
+    if not len(test.chosen):
+        raise UserError(f"{test.setting}: no tile to test on can be read: {examples(test.bad)}")
+    for part, purpose in ((fit, "fit"), (test, "test")):
+        own = part is fit or test.source is fit.source  # eval.test may be of one class
+        if len(part.classes) < 2 and own:
+            found = ", ".join(part.classes) or "none"
+            raise UserError(f"{part.setting}: the {len(part.chosen)} tiles to {purpose} on are of one class: {found}")
+
+
+def _tiles(config: ConfigDict, labels: np.ndarray, fit: int, how: str, *parts: _Part) -> online.EvalTiles:
+    bad = tuple(dict.fromkeys(one for part in parts for one in part.bad))
+    how += f"; unreadable and left out: {len(bad)}" if bad else ""
+    return online.EvalTiles(_reader(config, *parts), labels, fit, how, bad)
 
 
 def _open(config: ConfigDict, spec: str, seed: int = 0) -> Any:
@@ -84,10 +189,18 @@ def _some(indices: np.ndarray, limit: int, seed: int) -> np.ndarray:
     return np.sort(indices)
 
 
-def _reader(config: ConfigDict, *parts: tuple[Any, np.ndarray]) -> Callable[[], Iterator[online.Batch]]:
+def _reader(config: ConfigDict, *parts: _Part) -> Callable[[], Iterator[online.Batch]]:
     def batches() -> Iterator[online.Batch]:
-        for source, chosen in parts:
-            yield from eval_batches(source, chosen, config.eval.batch_size, config.data.tile_px)
+        for part in parts:
+            lost: list[int] = []
+            for batch in eval_batches(part.source, part.chosen, config.eval.batch_size, config.data.tile_px):
+                lost += batch["bad"][batch["bad"] >= 0].tolist()
+                yield batch
+            if lost:
+                name = part.source.name(lost[0])
+                logging.warning(
+                    "%s: %d evaluation tiles cannot be read any more: %s ...", part.setting, len(lost), name
+                )
 
     return batches
 
@@ -178,10 +291,12 @@ def _shapes(recipe: Recipe) -> Tree:
 
 
 def _source(name: str, fetched: Fetched) -> dict[str, Any]:
-    path, _, licence = fetched
-    row: dict[str, Any] = {"name": name, "file": path.name, "sha256": weights_sha256(path), "licence": licence}
-    chain = chain_beside(path)  # of a file that histojax wrote: what went into it
-    return row | {"licences": as_rows(chain)} if chain else row
+    """What the card says of a file: the encoder whose published one it is, or what the card beside it tells."""
+    path, _, terms = fetched
+    digest, named = weights_sha256(path), record_of(name)
+    chain = licence_chain(path, digest, terms, named[0] if named else record_with(digest))
+    licence = "; ".join(dict.fromkeys(one.licence for one in chain)) or "none: trained from random parameters"
+    return {"name": name, "file": path.name, "sha256": digest, "licence": licence, "licences": as_rows(chain)}
 
 
 def put_in(start: Start, random: Tree) -> tuple[Tree, Tree | None]:
@@ -204,6 +319,7 @@ def plan(config: ConfigDict, recipe: Recipe, source: Any, tiles: online.EvalTile
     rows = {
         "encoder": f"{config.model.size}/{v.patch}, {sizes['backbone'] / 1e6:.1f}M parameters; {heads}",
         "start": start.report,
+        "licence": _terms(start),
         "tiles": f"{config.data.train}: {len(source)} tiles, {_classes(source)}{groups}",
         "crops": f"2 x {c.global_px} px + {c.local_crops} x {c.local_px} px from {config.data.tile_px} px",
         "steps": f"{steps} of {config.batch_size} images ({passes:.1f} passes), schedules over "
@@ -213,11 +329,20 @@ def plan(config: ConfigDict, recipe: Recipe, source: Any, tiles: online.EvalTile
         + (" over all devices" if config.mesh.fsdp else ""),
         "evaluation": f"every {config.eval.every} steps on {len(tiles.labels)} tiles, {tiles.how}",
     }
-    return "\n".join(f"{name:11s} {value}" for name, value in rows.items())
+    return "\n".join(f"{name:11s} {value}" for name, value in rows.items() if value)
+
+
+def _terms(start: Start) -> str:
+    """What the licences of the starting weights allow; "" for a random start."""
+    terms = [one.terms() for one in chain_of_card({"starting_weights": start.sources})]
+    return "; ".join(dict.fromkeys(terms or [row["licence"] for row in start.sources]))
 
 
 def _classes(source: Any) -> str:
-    return f"{len(source.classes)} classes" if source.classes else "no labels"
+    if len(source.classes) < 2:
+        return "no labels" + (f" (one class only, {source.classes[0]})" if source.classes else " (no two classes)")
+    without = int((source.labels < 0).sum())
+    return f"{len(source.classes)} classes" + (f" ({without} tiles of none)" if without else "")
 
 
 def _bytes(tree: Tree) -> int:

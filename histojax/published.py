@@ -14,7 +14,7 @@ from histojax.models.record import EncoderRecord, WeightFile
 from histojax.models.table import ENCODERS, find_file
 from histojax.weights.containers import check_whole
 from histojax.weights.fetch import fetch, known_sha256
-from histojax.weights.licence import Link, chain_beside
+from histojax.weights.licence import Link, card_beside, chain_beside, link
 
 HUB = "https://huggingface.co"
 LOCAL = "unknown: a local file"
@@ -81,6 +81,18 @@ def licences_of(path: Path, digest: str, *records: EncoderRecord | None) -> tupl
             terms = record.licence, record.commercial, record.derivatives
             chain = (Link(record.name, *terms, path.name, digest), *chain)
     return chain
+
+
+def licence_chain(path: Path, digest: str, terms: str, *records: EncoderRecord | None) -> tuple[Link, ...]:
+    """`licences_of`; of a file that nothing is known of, one link with the `terms` that its user was told.
+
+    () only for a file that was trained from random parameters, as the card beside it says.
+    """
+    card = card_beside(path)
+    chain = licences_of(path, digest, *records)
+    if chain or card.get("starting_weights") == "random" or card.get("licences") == []:
+        return chain
+    return (link(path.name, terms, file=path.name, sha256=digest),)
 
 
 def fetch_file(file: WeightFile, *, offline: bool = False, cache: str | Path | None = None) -> Path:

@@ -14,10 +14,10 @@ from histojax.models.network import POOLINGS, abstract, family
 from histojax.models.record import EncoderRecord
 from histojax.models.resnet import ResNetConfig
 from histojax.models.vit import ViTConfig
-from histojax.published import fetch_weights, licences_of, not_published, record_of, record_with, weights_sha256
+from histojax.published import fetch_weights, licence_chain, not_published, record_of, record_with, weights_sha256
 from histojax.sizes import heads_by_size, heads_of, stated_beside, usual_eps
 from histojax.weights.library_configs import InputRule
-from histojax.weights.licence import Link, card_beside, chain_of_card, link, warnings_of
+from histojax.weights.licence import CARD, Link, card_beside, chain_of_card, warnings_of
 from histojax.weights.loading import epsilon_warning
 from histojax.weights.mapping import Report
 from histojax.weights.read import Found, open_weights
@@ -86,7 +86,7 @@ def open_file(
         raise UserError(f"{path}: has one set of weights, neither of a teacher nor of a student; leave --which out")
     tree, report, notes = found.read(_expected(record, found), ignore)
     facts = _facts(found, path, digest, notes) | ({"encoder": record.name} if record else {})
-    chain = _chain((record, published), card, path, digest, licence or terms)
+    chain = licence_chain(path, digest, licence or terms, record, published)
     if licence and all(one.licence != licence for one in chain):
         known = chain[0].terms() if chain else "none: it was trained from random parameters"
         raise UserError(f"{path}: --licence is for a file whose licence is not known; this one's is {known}")
@@ -127,17 +127,6 @@ def _facts(found: Found, path: Path, digest: str, notes: Sequence[str]) -> dict[
     return {"what": "Weights rewritten by histojax; the numbers are those of the source.", "source": source} | {
         "histojax": __version__
     }
-
-
-def _chain(
-    records: Sequence[EncoderRecord | None], card: Mapping[str, Any], path: Path, digest: str, terms: str
-) -> tuple[Link, ...]:
-    """The licences of a file, or else one link with the terms that the caller was told."""
-    chain = licences_of(path, digest, *records)
-    trained_from_nothing = card.get("starting_weights") == "random" or card.get("licences") == []
-    if chain or trained_from_nothing:
-        return chain
-    return (link(path.name, terms, file=path.name, sha256=digest),)
 
 
 def _describe(parcel: Parcel, record: EncoderRecord) -> None:
@@ -231,7 +220,7 @@ def open_run(folder: str | Path, *, which: str = "teacher", step: int | None = N
     folder = Path(folder)
     config = json.loads((folder / "config.json").read_text())["config"]
     file = folder / "export" / f"{which}_checkpoint.safetensors"
-    cards = sorted((folder / "export").glob("*/card.json"))
+    cards = sorted((folder / "export").glob(CARD)) or sorted((folder / "export").glob(f"*/{CARD}"))
     card = json.loads(cards[0].read_text()) if cards else {}
     if step is None and file.is_file():
         found = open_weights(file, family="vit", layout="meta", which=which)

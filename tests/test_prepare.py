@@ -1,5 +1,7 @@
 """Where a training starts from: which numbers each side gets of the files that a configuration names."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -8,7 +10,11 @@ from torch_writer import save
 
 from histojax import prepare
 from histojax.errors import UserError
+from histojax.models.table import ENCODERS
+from histojax.published import weights_sha256
+from histojax.weights.export import write_export
 from histojax.weights.layouts.dinov2 import META, write_head
+from histojax.weights.licence import as_rows, chain_of_card, link
 
 ITERATION = "eval/training_1999"
 
@@ -87,3 +93,48 @@ def test_heads_of_another_size_are_refused(folder):
     config = tiny_config(model__continue_from=str(folder), head__hidden=64)
     with pytest.raises(UserError, match="dino_head/mlp_0/kernel has shape"):
         prepare.load_start(config, tiny_recipe(head__hidden=64), offline=True)
+
+
+def licence_row(start, config):
+    """The line of the plan that says what the starting weights allow."""
+    recipe = tiny_recipe()
+    source = prepare.open_training(config)
+    text = prepare.plan(config, recipe, source, prepare.open_evaluation(config, source), start)
+    return next((line for line in text.splitlines() if line.startswith("licence ")), "")
+
+
+def test_a_copy_of_a_published_file_comes_under_its_licence(folder, monkeypatch):
+    digest, record = weights_sha256(folder / "teacher_checkpoint.pth"), ENCODERS["uni"]
+    weights = (dataclasses.replace(record.weights[0], sha256=digest), *record.weights[1:])
+    monkeypatch.setitem(ENCODERS, "uni", dataclasses.replace(record, weights=weights))
+    _, start = start_of(folder, weights="teacher_checkpoint.pth")
+    assert start.sources[0]["licence"] == "CC-BY-NC-ND-4.0"
+    (one,) = chain_of_card({"starting_weights": start.sources})
+    assert (one.what, one.commercial, one.derivatives, one.sha256) == ("uni", False, False, digest)
+    row = licence_row(start, tiny_config())
+    assert "uni: CC-BY-NC-ND-4.0 (commercial use: NO, derivatives: NO)" in row
+
+
+@pytest.mark.parametrize(
+    ("facts", "licence"),
+    [
+        ({"licences": as_rows([link("uni", "CC-BY-NC-ND-4.0")])}, "CC-BY-NC-ND-4.0"),
+        ({"starting_weights": [{"name": "uni", "licence": "CC-BY-NC-ND-4.0"}]}, "CC-BY-NC-ND-4.0"),
+        ({"starting_weights": "random"}, "none: trained from random parameters"),
+    ],
+    ids=["chain", "training", "random"],
+)
+def test_the_card_beside_a_file_is_heard(trees, tmp_path, facts, licence):
+    file = write_export(tmp_path / "mine", trees["teacher"]["backbone"], "meta", facts, heads=2)
+    _, start = start_of(tmp_path, weights=f"mine/{file.name}")
+    assert start.sources[0]["licence"] == licence
+    row = licence_row(start, tiny_config())
+    assert row.removeprefix("licence ").strip().startswith(licence if "random" in licence else f"uni: {licence}")
+
+
+def test_a_file_that_nobody_knows_is_said_to_be_unknown(folder):
+    _, start = start_of(folder, weights="teacher_checkpoint.pth")
+    assert start.sources[0]["licence"] == "unknown: a local file"
+    row = licence_row(start, tiny_config())
+    assert "teacher_checkpoint.pth: unknown: a local file (commercial use: unknown, derivatives: unknown)" in row
+    assert licence_row(prepare.Start(), tiny_config()) == ""

@@ -143,6 +143,9 @@ def test_two_devices_with_split_state_continue_from_the_exported_training_state(
         "teacher_checkpoint.safetensors",
     ]
     assert all(len(source["sha256"]) == 64 for source in sources)
+    assert {source["licence"] for source in sources} == {"none: trained from random parameters"}
+    assert json.loads((workdir / "export" / "card.json").read_text())["licences"] == []
+    assert json.loads((workdir / "provenance.json").read_text())["starts"][0]["starting_weights"] == sources
 
 
 def assert_starts_where_it_ended(workdir, before):
@@ -270,6 +273,24 @@ def test_mostly_unreadable_tiles_are_refused(capsys, tmp_path):
     code, line = run(capsys, "--config", TINY, "--workdir", str(tmp_path / "run"), f"--config.data.train={tiles}")
     assert code == 2
     assert "6 of 10 tiles tried are unreadable" in line
+
+
+@pytest.mark.parametrize("setting", ["data", "test"])
+def test_evaluation_tiles_that_are_not_there_are_refused_before_anything_is_made(setting, capsys, tmp_path):
+    there, gone = (str(tmp_path / name) for name in ("there.csv", "gone.csv"))
+    for i in range(4):
+        Image.fromarray(np.full((32, 32, 3), 50 * i, np.uint8)).save(tmp_path / f"{i}.png")
+    Path(there).write_text("file,label\n0.png,a\n1.png,b\n2.png,a\n3.png,b\n")
+    Path(gone).write_text("file,label\n" + "".join(f"gone/{i}.png,{'ab'[i % 2]}\n" for i in range(24)))
+    sets = {"data": there} | {setting: gone}
+    code, line = run(
+        capsys,
+        *("--config", TINY, "--workdir", str(tmp_path / "run"), "--config.mesh.groups=1"),
+        *(f"--config.eval.{name}={path}" for name, path in sets.items()),
+    )
+    assert code == 2
+    assert f"eval.{setting}={gone}: 24 of 24 evaluation tiles are unreadable" in line
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_folder_of_another_config_is_refused(straight, capsys):

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from histojax.data.bad_tiles import BadTileLog, sample_check
+    from histojax.data.bad_tiles import BadTileLog, sample_check, unreadable
     from histojax.data.decode import BadTile
     from histojax.data.pipeline import TrainIterator, ensure_absl_flags_parsed, eval_batches, train_iterator
     from histojax.data.records import Source, split_labelled
@@ -31,6 +31,7 @@ _HOME = {
     "sample_check": "bad_tiles",
     "split_labelled": "records",
     "train_iterator": "pipeline",
+    "unreadable": "bad_tiles",
     "write_store": "store",
 }
 
@@ -46,6 +47,7 @@ __all__ = [
     "sample_check",
     "split_labelled",
     "train_iterator",
+    "unreadable",
     "write_store",
 ]
 

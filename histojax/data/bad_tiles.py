@@ -6,6 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from absl import logging
 
 from histojax.data.decode import BadTile
 from histojax.data.records import Source
+from histojax.data.synthetic import SyntheticTissue
 from histojax.errors import UserError
 from histojax.run import write_atomic
 
@@ -79,7 +81,7 @@ class BadTileLog:
         listed = f"all are listed in {self._path}" if self._path else f"the last: {self.paths[-1]}"
         return (
             f"{count} of {seen} tiles seen are unreadable ({count / seen:.1%}, limit {self._limit:.1%}): "
-            f"{_examples(self._bad.values())}; {listed}. Repair or remove them, or raise data.max_bad_share"
+            f"{examples(self._bad.values())}; {listed}. Repair or remove them, or raise data.max_bad_share"
         )
 
 
@@ -92,9 +94,19 @@ def sample_check(source: Source, n: int = 64, max_bad_share: float = 0.5) -> lis
     bad = [error for index in chosen if (error := _try_read(source, int(index))) is not None]
     if len(bad) > max_bad_share * len(chosen):
         raise UserError(
-            f"{len(bad)} of {len(chosen)} tiles tried are unreadable: {_examples((e.path, e.reason) for e in bad)}"
+            f"{len(bad)} of {len(chosen)} tiles tried are unreadable: {examples((e.path, e.reason) for e in bad)}"
         )
     return bad
+
+
+def unreadable(source: Source, indices: Iterable[int] | np.ndarray, threads: int = 8) -> dict[int, BadTile]:
+    """{record number: why} of those of `indices` that cannot be read; every one is read. Drawn tissue always can."""
+    if isinstance(source, SyntheticTissue):
+        return {}
+    numbers = [int(index) for index in indices]
+    with ThreadPoolExecutor(threads) as pool:
+        found = pool.map(lambda index: _try_read(source, index), numbers)
+        return {index: error for index, error in zip(numbers, found) if error is not None}
 
 
 def bad_tiles_csv(bad: Iterable[tuple[str, str]]) -> str:
@@ -119,5 +131,6 @@ def _diagnose(source: Source, index: int) -> tuple[str, str]:
     return error.path, error.reason
 
 
-def _examples(bad: Iterable[tuple[str, str]], most: int = 3) -> str:
+def examples(bad: Iterable[tuple[str, str]], most: int = 3) -> str:
+    """The first few (path, reason) in words."""
     return "; ".join(f"{path} ({reason})" for path, reason in list(bad)[:most])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import threading
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from histojax.data.csv_list import read_list
 from histojax.data.decode import ENDINGS
 from histojax.data.records import EncodedTiles
 from histojax.errors import UserError
@@ -57,7 +57,12 @@ class _Zip:
 
 
 def open_folder(path: Path) -> EncodedTiles:
-    """Images of a folder, sub-folders included; direct sub-folders are the classes. Raises UserError if empty."""
+    """Images of a folder, sub-folders included; two or more direct sub-folders are the classes.
+
+    A single sub-folder says nothing: it is entered, and where it has no sub-folders the tiles are unlabelled. An image
+    beside the class folders has no label: it is trained on and not evaluated. Raises UserError if there is no image,
+    or a folder that cannot be read.
+    """
     names = sorted(name for name in _walk(path) if _is_image(name))
     if not names:
         raise UserError(f"{path}: no image in this folder or below; files ending in {', '.join(ENDINGS)} are read")
@@ -65,7 +70,7 @@ def open_folder(path: Path) -> EncodedTiles:
 
 
 def open_zip(path: Path) -> EncodedTiles:
-    """Images of a zip archive; its top folders are the classes. Raises UserError if it is broken or empty."""
+    """Images of a zip archive, labelled by its folders as in `open_folder`. Raises UserError if broken or empty."""
     try:
         with zipfile.ZipFile(path) as archive:
             found = sorted((m.filename, m.file_size) for m in archive.infolist() if _is_image(m.filename))
@@ -78,56 +83,57 @@ def open_zip(path: Path) -> EncodedTiles:
 
 
 def open_csv(path: Path) -> EncodedTiles:
-    """Images listed in a CSV file with a header row.
+    """Images listed in a CSV file with a header row: file, and perhaps label and patient; see csv_list.read_list.
 
-    The first column is the path, relative to the CSV's folder; `label` (class name) and `group` or `patient` are
-    optional columns, in any case and order. Raises UserError when the header or a row is not like that. A listed
-    file that does not exist is a bad tile, found when it is read.
+    Files are relative to the CSV's folder. One that does not exist is a bad tile, found when it is read.
     """
-    header, rows = _read_csv(path)
-    names = [row[0] for row in rows]
-    column = {name: [row[i] for row in rows] for i, name in enumerate(header)}
-    files = _Disk([os.path.join(path.parent, name) for name in names])
-    return EncodedTiles(str(path.parent), names, files, column.get("label"), column.get("group", column.get("patient")))
-
-
-def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:  # a spreadsheet's byte order mark is not a name
-            rows = [[field.strip() for field in row] for row in csv.reader(file) if any(row)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not a CSV file in UTF-8 ({error})") from None
-    if len(rows) < 2:
-        raise UserError(f"{path}: no records; expected a header row (file,label,patient) and one row an image")
-    header = [name.lower() for name in rows[0]]
-    if header[0].endswith(ENDINGS):
-        raise UserError(f"{path}: the first row is {rows[0][0]!r}; a header row (file,label,patient) is expected there")
-    for number, row in enumerate(rows[1:], 2):
-        if len(row) != len(header) or not row[0]:
-            raise UserError(f"{path}: row {number} has {len(row)} fields {row[:3]}, the header has {len(header)}")
-    return header, rows[1:]
+    found = read_list(path)
+    files = _Disk([os.path.join(path.parent, name) for name in found.names])
+    return EncodedTiles(str(path.parent), found.names, files, found.labels, found.groups)
 
 
 def _walk(folder: Path) -> Iterator[str]:
     """Relative paths with / of all files. A link to a folder is followed directly below `folder`, not deeper."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if not entry.is_dir():
-                yield entry.name
-            elif not entry.name.startswith("."):
-                for parent, _, files in os.walk(entry.path):
-                    inside = os.path.relpath(parent, folder).replace(os.sep, "/")
-                    yield from (f"{inside}/{name}" for name in files)
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.is_dir():
+                    yield entry.name
+                elif not _is_hidden(entry.name):
+                    yield from _walk_deeper(entry.path, folder)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or folder}: this folder cannot be read ({error.strerror}): correct its permissions "
+            "(chmod u+rx) or move it away"
+        ) from None
+
+
+def _walk_deeper(start: str, folder: Path) -> Iterator[str]:
+    for parent, folders, files in os.walk(start, onerror=_fail):
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        inside = os.path.relpath(parent, folder).replace(os.sep, "/")
+        yield from (f"{inside}/{name}" for name in files)
+
+
+def _fail(error: OSError) -> None:
+    raise error
 
 
 def _is_image(name: str) -> bool:
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
-    return name.lower().endswith(ENDINGS) and not hidden
+    return name.lower().endswith(ENDINGS) and not any(_is_hidden(part) for part in name.split("/"))
+
+
+def _is_hidden(part: str) -> bool:
+    return part.startswith(".") or part in ("__MACOSX", "lost+found")
 
 
 def _class_names(names: Sequence[str]) -> list[str]:
-    """First folder of each name, "" at the top. A folder around everything that only holds folders is skipped."""
-    parts = [name.split("/") for name in names]
-    while len({p[0] for p in parts}) == 1 and all(len(p) > 2 for p in parts):
-        parts = [p[1:] for p in parts]
-    return [p[0] if len(p) > 1 else "" for p in parts]
+    """First folder of each name; "" for an image beside the class folders, and for all if there are not two classes.
+
+    A folder around all other folders is no class: it is skipped, with the images that lie directly in it.
+    """
+    folders = [name.split("/")[:-1] for name in names]
+    while len({f[0] for f in folders if f}) == 1 and any(len(f) > 1 for f in folders):
+        folders = [f[1:] for f in folders]
+    found = [f[0] if f else "" for f in folders]
+    return found if len(set(found) - {""}) > 1 else [""] * len(found)

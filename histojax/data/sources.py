@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +37,7 @@ def open_source(spec: str | Path | Sequence, **options: Any) -> Source:
 
 
 def _split(spec: str | Path | Sequence) -> list[str]:
-    if isinstance(spec, Path) or (isinstance(spec, str) and Path(spec).exists() and spec):
+    if isinstance(spec, Path) or (isinstance(spec, str) and os.path.exists(spec)):
         return [str(spec)]  # a file name may contain a comma
     if isinstance(spec, str):
         # a comma inside tfds:...[...] separates nothing
@@ -51,19 +52,27 @@ def _open_one(spec: str, options: dict[str, Any]) -> Source:
         from histojax.data.tfds_source import open_tfds
 
         return open_tfds(spec.removeprefix("tfds:"), options.get("data_dir"))
+    try:
+        return _open_path(spec)
+    except OSError as error:
+        where = error.filename or spec
+        raise UserError(f"{where}: cannot be read ({error.strerror or error}); correct its permissions") from None
+
+
+def _open_path(spec: str) -> Source:
     path = Path(spec).expanduser()
     if not path.exists():
         raise UserError(f"{spec}: does not exist (looked in {Path.cwd()}); {ACCEPTED}")
     if path.is_dir():
         return _open_directory(path)
-    opener = {".csv": open_csv, ".zip": open_zip}.get(path.suffix.lower())
+    opener = {".csv": open_csv, ".tsv": open_csv, ".zip": open_zip}.get(path.suffix.lower())
     if opener is None:
         raise UserError(f"{spec}: a file ending in {path.suffix!r} is not a source of tiles; {ACCEPTED}")
     return opener(path)
 
 
 def _open_directory(path: Path) -> Source:
-    if (path / "store.json").exists() or any(path.glob("*.arrayrecord")):
+    if os.path.exists(path / "store.json") or any(path.glob("*.arrayrecord")):
         from histojax.data.store import open_store
 
         return open_store(path)

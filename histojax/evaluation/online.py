@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
+from histojax.errors import UserError
 from histojax.evaluation.histogram import colour_histogram
 from histojax.evaluation.knn import knn_predict
 from histojax.evaluation.metrics import balanced_accuracy
@@ -18,6 +19,7 @@ from histojax.evaluation.probe import ridge_probe
 from histojax.evaluation.rank import feature_spread, rankme
 
 Batch = Mapping[str, np.ndarray]
+CHECK = "they could be at the start; look after the storage and run the same command again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,20 +27,22 @@ class EvalTiles:
     """The tiles of the evaluation.
 
     `batches()` yields dict(image (b, P, P, 3) uint8, index (b,), valid (b,) bool) in the order of `labels`, all of
-    one size; rows with index -1 only fill a batch, other invalid rows are unreadable tiles.
+    one size; rows with index -1 only fill a batch, other invalid rows are tiles that became unreadable since.
     """
 
     batches: Callable[[], Iterable[Batch]]
     labels: np.ndarray  # (n,) int32; -1: unlabelled
     fit: int  # the first `fit` tiles are fitted on, the others tested; 0: no labels, no accuracies
     how: str = ""  # the split in words
+    bad: tuple[tuple[str, str], ...] = ()  # (path, reason) of the unreadable tiles, which are not among them
 
 
 def evaluate(tiles: EvalTiles, features: Callable[[np.ndarray], np.ndarray], k: int = 20) -> dict[str, float]:
     """{metric: value} of `features`, a function from uint8 (b, P, P, 3) to (b, D) float32.
 
     Always rankme and eval_spread; knn_balanced_accuracy and ridge_balanced_accuracy when the tiles are labelled.
-    Empty for features that are not finite: an accuracy of those would be a number without meaning.
+    Empty for features that are not finite: an accuracy of those would be a number without meaning. Raises UserError
+    when no tile of a part can be read any more.
     """
     found, valid = _collect(tiles, features)
     if not np.isfinite(found).all():
@@ -58,6 +62,8 @@ def accuracies(
     """kNN and ridge balanced accuracy of (n, D) features on the tiles that are not fitted on."""
     fit = np.arange(len(valid)) < tiles.fit
     train, test = fit & valid, ~fit & valid
+    if not (train.any() and test.any()):
+        raise UserError(f"of {len(valid)} evaluation tiles {valid.sum()} can still be read, none of one part: {CHECK}")
     data = features[train], tiles.labels[train], features[test]
     truth = tiles.labels[test]
     found = {"knn_balanced_accuracy": balanced_accuracy(truth, knn_predict(*data, k=min(k, int(train.sum()))))}
@@ -73,4 +79,6 @@ def _collect(tiles: EvalTiles, features: Callable[[np.ndarray], np.ndarray]) -> 
         real = batch["index"] >= 0
         rows.append(np.asarray(features(batch["image"]), np.float32)[real])
         valid.append(batch["valid"][real])
+    if not any(part.any() for part in valid):
+        raise UserError(f"none of {len(tiles.labels)} evaluation tiles can be read any more: {CHECK}")
     return np.concatenate(rows), np.concatenate(valid)

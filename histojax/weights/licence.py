@@ -63,8 +63,7 @@ def chain_of_card(card: Mapping[str, Any]) -> tuple[Link, ...]:
     start = card.get("starting_weights")
     if isinstance(start, list):
         rows = [row for row in start if isinstance(row, Mapping)]
-        inner = [chain_of_card(row) for row in rows]  # a source that brought a chain of its own
-        return tuple(one for row, chain in zip(rows, inner) for one in (chain or (_of_source(row),)))
+        return tuple(one for row in rows for one in _chain_of_source(row))
     return ()
 
 
@@ -79,7 +78,9 @@ def card_beside(path: str | Path) -> dict[str, Any]:
     folder = path if path.is_dir() else path.parent
     try:
         card = json.loads((folder / CARD).read_text())
-        belongs = path.is_dir() or card["weights"]["file"] == path.name
+        weights = card["weights"]  # of a training's state several files
+        files = [one["file"] for one in (weights if isinstance(weights, list) else [weights])]
+        belongs = path.is_dir() or path.name in files
         return card if belongs else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
@@ -118,6 +119,10 @@ def as_rows(chain: Iterable[Link]) -> list[dict[str, Any]]:
     return [asdict(one) for one in chain]
 
 
-def _of_source(row: Mapping[str, Any]) -> Link:
+def _chain_of_source(row: Mapping[str, Any]) -> tuple[Link, ...]:
+    """A source's own chain, () if it was trained from nothing; of one that brought none, what its name says."""
+    chain = chain_of_card(row)
+    if chain or row.get("licences") == []:
+        return chain
     name, licence = str(row.get("name", "unknown")), str(row.get("licence", "unknown"))
-    return link(name, licence, file=str(row.get("file", "")), sha256=row.get("sha256"))
+    return (link(name, licence, file=str(row.get("file", "")), sha256=row.get("sha256")),)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tile_files import make_folder, spoil
 
-from histojax.data.bad_tiles import BadTileLog, sample_check
+from histojax.data.bad_tiles import BadTileLog, sample_check, unreadable
 from histojax.data.sources import open_source
 from histojax.errors import UserError
 
@@ -101,3 +101,9 @@ def test_sample_check(tmp_path):
     spoil(folder, range(20))
     with pytest.raises(UserError, match=r"of 16 tiles tried are unreadable: .*tile_000.png \(not a JPEG"):
         sample_check(open_source(folder), 16)
+
+
+def test_unreadable_tries_exactly_the_records_asked_for():
+    found = unreadable(Numbers(100, [3, 50, 99]), np.array([0, 3, 98, 99]))
+    assert {index: str(error) for index, error in found.items()} == {3: "tile3.png: broken", 99: "tile99.png: broken"}
+    assert unreadable(open_source("synthetic:8", tile_px=32), range(8)) == {}

@@ -1,3 +1,5 @@
+import errno
+import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
@@ -26,6 +28,70 @@ def test_folder_with_classes_nested_files_and_clutter(tmp_path):
 def test_flat_folder_is_unlabelled(tmp_path):
     source = open_source(make_folder(tmp_path / "f", {"": 3}))
     assert source.classes == () and source.labels.tolist() == [-1] * 3
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+@pytest.mark.parametrize(
+    "counts",
+    [{"tiles": 3}, {"tiles": 3, "": 1}, {"a/tiles": 3}, {"a/tiles": 2, "a": 1}, {"tumour/slide1": 3}],
+    ids=lambda counts: "+".join(counts),
+)
+def test_a_single_folder_is_no_label(tmp_path, counts, kind):
+    source = open_source(packed(make_folder(tmp_path / "f", counts), kind))
+    assert source.classes == () and set(source.labels.tolist()) == {-1}
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+@pytest.mark.parametrize(
+    "counts",
+    [{"A": 2, "B": 2, "": 1}, {"data/A": 2, "data/B": 2, "data": 1}, {"data/A": 2, "data/B/deeper": 2, "": 1}],
+    ids=["beside", "one down", "above"],
+)
+def test_a_stray_image_has_no_label_and_leaves_the_classes(tmp_path, counts, kind):
+    source = open_source(packed(make_folder(tmp_path / "f", counts), kind))
+    assert source.classes == ("A", "B") and sorted(source.labels.tolist()) == [-1, 0, 0, 1, 1]
+    assert source.read(source.labels.tolist().index(-1))[0, 0, 0] == 4  # the last picture that was made
+
+
+def packed(folder, kind):
+    return zip_folder(folder, folder.with_suffix(".zip")) if kind == "zip" else folder
+
+
+@pytest.mark.parametrize("locked", ["", "B", "B/slide7"])
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch, locked):
+    folder = make_folder(tmp_path / "f", {"A": 1, "B/slide7": 1})
+    lock(monkeypatch, folder / locked)
+    with pytest.raises(UserError, match=f"{folder / locked}: this folder cannot be read .*permissions"):
+        open_source(folder)
+
+
+def test_hidden_folders_and_lost_and_found_may_be_locked(tmp_path, monkeypatch):
+    folder = make_folder(tmp_path / "f", {"A": 1, "A/.thumbs": 1, "B": 1, "lost+found": 1})
+    lock(monkeypatch, folder / "A" / ".thumbs", folder / "lost+found")
+    assert len(open_source(folder)) == 2
+
+
+def lock(monkeypatch, *folders):
+    """As chmod 0 for others than root."""
+    scandir = os.scandir
+
+    def guarded(path):
+        if str(path) in map(str, folders):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+
+
+def test_a_file_that_may_not_be_read_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "l.csv").write_text("file\na.png\n")
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(UserError, match=r"l\.csv: cannot be read \(Permission denied\)"):
+        open_source(tmp_path / "l.csv")
+
+
+def refuse(path, *_, **__):
+    raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
 
 def test_class_folder_may_be_a_link(tmp_path):
@@ -89,12 +155,12 @@ def test_csv_mistakes_are_user_errors(tmp_path, text, message):
 
 
 def test_comma_list_and_sequence_join(tmp_path):
-    make_folder(tmp_path / "a", {"x": 2})
+    make_folder(tmp_path / "a", {"w": 1, "x": 1})
     make_folder(tmp_path / "b", {"": 1})
-    make_folder(tmp_path / "c,d", {"y": 1})
+    make_folder(tmp_path / "c,d", {"w": 1, "y": 1})
     text = open_source(f"{tmp_path}/a, {tmp_path}/b")
     listed = open_source([tmp_path / "a", f"{tmp_path}/b", tmp_path / "c,d"])
-    assert text.labels.tolist() == [0, 0, -1] and listed.labels.tolist() == [0, 0, -1, 1]
+    assert text.labels.tolist() == [0, 1, -1] and listed.labels.tolist() == [0, 1, -1, 0, 2]
 
 
 def test_synthetic_with_options_and_count():
@@ -147,4 +213,4 @@ def test_importing_the_room_imports_no_jax_and_no_grain():
 
 
 def test_labels_are_int32(tmp_path):
-    assert open_source(make_folder(tmp_path / "f", {"a": 1})).labels.dtype == np.int32
+    assert open_source(make_folder(tmp_path / "f", {"a": 1, "b": 1})).labels.dtype == np.int32

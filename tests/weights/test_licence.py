@@ -54,6 +54,7 @@ def test_a_card_of_a_training_tells_where_it_started():
     assert chain_of_card({"starting_weights": "random"}) == () and chain_of_card({}) == ()
     inner = as_rows([link("uni", "CC-BY-NC-ND-4.0")])  # a second training, from an export of the first
     assert chain_of_card({"starting_weights": [{"name": "mine.safetensors", "licences": inner}]})[0].what == "uni"
+    assert chain_of_card({"starting_weights": [{"name": "mine.safetensors", "licences": []}]}) == ()  # from nothing
 
 
 def test_the_card_beside_a_file_must_be_its_own(tmp_path):
@@ -61,5 +62,8 @@ def test_the_card_beside_a_file_must_be_its_own(tmp_path):
     (tmp_path / "card.json").write_text(json.dumps(card))
     assert chain_beside(tmp_path)[0].what == chain_beside(tmp_path / "model.safetensors")[0].what == "uni"
     assert card_beside(tmp_path / "other.pth") == {}
+    both = card | {"weights": [{"file": "teacher.safetensors"}, {"file": "student.safetensors"}]}
+    (tmp_path / "card.json").write_text(json.dumps(both))
+    assert chain_beside(tmp_path / "student.safetensors")[0].what == "uni" and not chain_beside(tmp_path / "other.pth")
     (tmp_path / "card.json").write_text("{")
     assert card_beside(tmp_path) == {} and chain_beside(tmp_path / "none" / "x.pth") == ()
