@@ -7,10 +7,11 @@ ones as they were. Saving returns once the state is copied to the host; the disk
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
-import math
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +19,34 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
-from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from histojax.errors import UserError
 from histojax.ssl.recipe import Recipe
 from histojax.ssl.state import TrainState
 
 
-class Checkpoints:
-    """The checkpoints in `folder`: the newest `keep`, and the best scored one when `keep_best`."""
+@dataclasses.dataclass
+class _NewestAndBest:
+    """Which checkpoints Orbax leaves when it saves: the newest ones, and the best one however old it is.
 
-    def __init__(self, folder: Path, keep: int = 2, keep_best: bool = True):
+    Orbax's own policy ranks scores that it holds in memory, so after a resume it no longer knows the best.
+    """
+
+    newest: int
+    best: int | None = None  # step; set before every save
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """For each of the checkpoints, oldest first."""
+        first = len(checkpoints) - self.newest
+        return [i >= first or one.step == self.best for i, one in enumerate(checkpoints)]
+
+
+class Checkpoints:
+    """The checkpoints in `folder`: the newest `keep`, and the one that the last `save` named the best."""
+
+    def __init__(self, folder: Path, keep: int = 2):
         self.folder = Path(folder).resolve()
-        policies: list[Any] = [preservation_policy.LatestN(keep)]
-        if keep_best:
-            policies.append(
-                preservation_policy.BestN(
-                    get_metric_fn=lambda metrics: metrics["score"], n=1, keep_checkpoints_without_metrics=False
-                )
-            )
+        self._kept = _NewestAndBest(keep)
         logging.getLogger("absl").addFilter(_not_from_orbax)
         if jax.process_index() == 0:
             _remove_unfinished(self.folder)
@@ -45,7 +55,7 @@ class Checkpoints:
             self.folder,
             item_names=("state", "notes"),
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
+                preservation_policy=self._kept,
                 cleanup_tmp_directories=True,
                 save_root_metadata=False,
             ),
@@ -59,20 +69,18 @@ class Checkpoints:
         """Step of the newest whole checkpoint, or None."""
         return newest_step(self.folder)
 
-    def save(self, state: TrainState, notes: dict, score: float = math.nan) -> None:
+    def save(self, state: TrainState, notes: dict, best: int | None = None) -> None:
         """Saves `state` and `notes` (JSON) under the state's step, in the background.
 
-        `score` ranks the checkpoint for `keep_best`; without one it competes by age alone. Waits for the save
-        before, and raises UserError if that one failed.
+        The checkpoint of step `best`, an earlier one or this, is kept whatever its age. Waits for the save before,
+        and raises UserError if that one failed.
         """
         self.wait()
-        step = int(state.step)
-        metrics = None if math.isnan(score) else {"score": float(score)}
+        self._kept.best = best
         with self._disk_errors():
             self._manager.save(
-                step,
+                int(state.step),
                 args=ocp.args.Composite(state=ocp.args.StandardSave(state.as_dict()), notes=ocp.args.JsonSave(notes)),
-                metrics=metrics,
                 force=True,
             )
 

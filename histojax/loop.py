@@ -171,7 +171,7 @@ class Loop:
             folder.bind(c.to_dict(), MAY_CHANGE)
         self.key = jax.random.key(c.seed)
         self.state = self._first_state()
-        self.checkpoints = Checkpoints(self.workdir / "checkpoints", c.checkpoint.keep, c.checkpoint.keep_best)
+        self.checkpoints = Checkpoints(self.workdir / "checkpoints", c.checkpoint.keep)
         resumed = self.checkpoints.latest()
         if resumed is not None:
             self.state, saved = self.checkpoints.restore(self.state)
@@ -275,7 +275,7 @@ class Loop:
         if improved:
             self.notes.best = {"score": score, "step": step}
         if step % c.checkpoint.every == 0 or step == self.last or improved or asked:
-            self.save(score)
+            self.save()
         if asked:
             self._leave(asked)
 
@@ -359,7 +359,7 @@ class Loop:
         spread = jax.make_array_from_callback(filled.shape, self.split, lambda rows: filled[rows])
         return np.asarray(self.features(backbone, spread))[:count]
 
-    def save(self, score: float = math.nan) -> None:
+    def save(self) -> None:
         """Starts to write a checkpoint of this step, unless the monitor objects to what led here."""
         assert self.checkpoints and self.feed
         self.flush()
@@ -367,7 +367,8 @@ class Loop:
             self.writer.sync()
         self.notes.iterator = self.feed.state
         self.notes.monitor, self.notes.bad_tiles = self.monitor.get_state(), self.bad.get_state()
-        self.checkpoints.save(self.state, dataclasses.asdict(self.notes), score)
+        best = self.notes.best.get("step") if self.config.checkpoint.keep_best else None
+        self.checkpoints.save(self.state, dataclasses.asdict(self.notes), None if best is None else int(best))
 
     def close(self) -> None:
         """Ends workers, writers and the saving in progress."""

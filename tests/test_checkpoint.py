@@ -56,20 +56,27 @@ def test_saving_survives_the_donation_of_the_state_to_the_next_step(folder):
     checkpoints.close()
 
 
+def save_all(folder, keep, steps):
+    """Saves {step: best step so far}, and returns the steps that are left."""
+    checkpoints = Checkpoints(folder, keep)
+    for step, best in steps.items():
+        checkpoints.save(state(step), {}, best)
+    checkpoints.close()
+    return checkpoints.steps()
+
+
 def test_the_newest_and_the_best_are_kept(folder):
-    checkpoints = Checkpoints(folder, keep=2, keep_best=True)
-    for step, score in enumerate([0.1, 0.9, float("nan"), 0.3, 0.2], start=1):
-        checkpoints.save(state(step), {}, score)
-    checkpoints.close()
-    assert checkpoints.steps() == [2, 4, 5]
+    assert save_all(folder, 2, {1: 1, 2: 2, 3: 2, 4: 2, 5: 2}) == [2, 4, 5]
 
 
-def test_without_scores_the_newest_are_kept(folder):
-    checkpoints = Checkpoints(folder, keep=2, keep_best=True)
-    for step in (1, 2, 3):
-        checkpoints.save(state(step), {})
-    checkpoints.close()
-    assert checkpoints.steps() == [2, 3]
+def test_the_best_stays_after_a_resume_until_a_better_one_comes(folder):
+    assert save_all(folder, 1, {1: 1, 2: 2, 3: 2, 4: 2}) == [2, 4]
+    assert save_all(folder, 1, {5: 2, 6: 2, 7: 2}) == [2, 7]
+    assert save_all(folder, 1, {8: 8, 9: 8}) == [8, 9]
+
+
+def test_without_a_best_one_the_newest_are_kept(folder):
+    assert save_all(folder, 2, {1: None, 2: None, 3: None}) == [2, 3]
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(folder, capfd):
