@@ -167,12 +167,22 @@ def backbone_of(folder: Path, step: int, config: ConfigDict, side: str) -> tuple
 
 
 def newest_step(folder: Path) -> int | None:
-    """Step of the newest whole checkpoint in a folder that need not exist, or None."""
+    """Step of the newest whole checkpoint in a folder that need not exist, or None; nothing is changed."""
     return max(_steps(folder), default=None)
 
 
 def _steps(folder: Path) -> list[int]:
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.is_dir() else []
+    return sorted(int(path.name) for path in _step_folders(folder) if _is_whole(path))
+
+
+def _step_folders(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a step folder has all its parts: a kill can catch it half-way through its deletion."""
+    parts = ("_CHECKPOINT_METADATA", "state/_METADATA", "state/manifest.ocdbt", "notes/metadata")
+    return all((path / part).exists() for part in parts)
 
 
 def _not_from_orbax(record: logging.LogRecord) -> bool:
@@ -185,11 +195,10 @@ def _abstract(x: Any) -> jax.ShapeDtypeStruct:
 
 
 def _remove_broken(folder: Path) -> None:
-    """Deletes step folders that a kill caught half-way through their deletion."""
-    parts = ("_CHECKPOINT_METADATA", "state/_METADATA", "state/manifest.ocdbt", "notes/metadata")
-    for step in _steps(folder):
-        if not all((folder / str(step) / part).exists() for part in parts):
-            shutil.rmtree(folder / str(step))
+    for path in _step_folders(folder):
+        if not _is_whole(path):
+            print(f"{path}: an incomplete checkpoint, removed", file=sys.stderr)
+            shutil.rmtree(path)
 
 
 def _remove_unfinished(folder: Path) -> None:

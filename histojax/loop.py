@@ -109,7 +109,7 @@ def run(config: ConfigDict, workdir: str, offline: bool = False, plan_only: bool
             print(prepare.plan(config, recipe, source, tiles, start), flush=True)
         if plan_only:
             return 0
-        loop = Loop(config, recipe, mesh, Path(workdir), source, tiles, start, stop)
+        loop = Loop(config, recipe, mesh, Path(workdir), source, tiles, start, begun, stop)
         stack.callback(loop.close)
         try:
             loop.begin(folder)
@@ -146,10 +146,12 @@ class Loop:
         source: Any,
         tiles: online.EvalTiles,
         start: prepare.Start,
+        begun: int | None,
         stop: Stop,
     ):
         self.config, self.recipe, self.mesh, self.workdir = config, recipe, mesh, workdir
         self.source, self.tiles, self.start, self.stop = source, tiles, start, stop
+        self.begun = begun  # step of the checkpoint to go on from; None: `start` has the weights
         self.main = jax.process_index() == 0
         self.split = None if mesh is None else NamedSharding(mesh, PartitionSpec("data"))
         self.last = last_step(config)
@@ -172,9 +174,9 @@ class Loop:
         self.key = jax.random.key(c.seed)
         self.state = self._first_state()
         self.checkpoints = Checkpoints(self.workdir / "checkpoints", c.checkpoint.keep)
-        resumed = self.checkpoints.latest()
+        resumed = self.begun
         if resumed is not None:
-            self.state, saved = self.checkpoints.restore(self.state)
+            self.state, saved = self.checkpoints.restore(self.state, resumed)
             self.notes = Notes(**saved)
             self.monitor.set_state(self.notes.monitor)
             self.bad.set_state(self.notes.bad_tiles)
