@@ -31,7 +31,7 @@ from histojax.evaluation import online
 from histojax.feed import Feed
 from histojax.host_memory import give_back_freed, resident_mib
 from histojax.progress import Progress
-from histojax.run import MetricWriter, RunFolder
+from histojax.run import MetricWriter, RunFolder, check_folder
 from histojax.ssl.monitor import Monitor, Verdict
 from histojax.ssl.recipe import Recipe
 from histojax.ssl.schedules import Schedules
@@ -96,8 +96,8 @@ def run(config: ConfigDict, workdir: str, offline: bool = False, plan_only: bool
         stop = Stop()
         stack.enter_context(stop.listening())
         folder = stack.enter_context(RunFolder(workdir)) if main and not plan_only else None
-        if folder:
-            folder.check(config.to_dict(), MAY_CHANGE)
+        if main:
+            check_folder(workdir, config.to_dict(), MAY_CHANGE)
         source = prepare.open_training(config)
         tiles = prepare.open_evaluation(config, source)
         recipe = Recipe.from_config(config, jax.default_backend(), jax.device_count())

@@ -141,32 +141,8 @@ class RunFolder:
         self.close()
 
     def check(self, config: Mapping[str, Any], may_change: Sequence[str] = ()) -> bool:
-        """Whether the folder holds a run of `config` that was begun; nothing is written.
-
-        `config` is a nested mapping of JSON values (`ConfigDict.to_dict()`; tuples count as lists). A run of a
-        config that differs raises UserError with every differing leaf, except for the leaves or groups of leaves
-        named in `may_change` ("log", "data.workers").
-        """
-        path = self.path / "config.json"
-        begun = [name for name in (METRICS, "checkpoints") if (self.path / name).exists()]
-        if not begun:
-            return False  # a start that failed before its first step binds nobody
-        if not path.exists():
-            raise UserError(
-                f"{self.path}: holds {begun[0]} but no config.json, so the run it belongs to is unknown; "
-                "choose another --workdir"
-            )
-        stored = _read_json(path)
-        if not isinstance(stored.get("config"), dict):
-            raise UserError(f"{path}: has no 'config': not written by histojax; choose another --workdir")
-        different = config_differences(stored["config"], json.loads(json.dumps(config)))
-        fixed = [line for name, line in different.items() if not _named(name, may_change)]
-        if fixed:
-            raise UserError(
-                f"{self.path} belongs to another config: {'; '.join(fixed)}. "
-                "Give these leaves their old values to resume it, or choose another --workdir"
-            )
-        return True
+        """Whether the folder holds a run of `config` that was begun; as `check_folder`."""
+        return check_folder(self.path, config, may_change)
 
     def bind(self, config: Mapping[str, Any], may_change: Sequence[str] = ()) -> bool:
         """Makes the folder that of `config`, with its values of the leaves in `may_change`; else as `check`."""
@@ -199,6 +175,36 @@ class RunFolder:
         record.setdefault("starts", []).append(entry)
         write_atomic(path, json.dumps(record, indent=1) + "\n")
         return entry
+
+
+def check_folder(folder: str | os.PathLike, config: Mapping[str, Any], may_change: Sequence[str] = ()) -> bool:
+    """Whether `folder`, which need not exist, holds a run of `config` that was begun; no lock, nothing is written.
+
+    `config` is a nested mapping of JSON values (`ConfigDict.to_dict()`; tuples count as lists). A run of a config
+    that differs raises UserError with every differing leaf, except for the leaves or groups of leaves named in
+    `may_change` ("log", "data.workers").
+    """
+    folder = Path(folder)
+    path = folder / "config.json"
+    begun = [name for name in (METRICS, "checkpoints") if (folder / name).exists()]
+    if not begun:
+        return False  # a start that failed before its first step binds nobody
+    if not path.exists():
+        raise UserError(
+            f"{folder}: holds {begun[0]} but no config.json, so the run it belongs to is unknown; "
+            "choose another --workdir"
+        )
+    stored = _read_json(path)
+    if not isinstance(stored.get("config"), dict):
+        raise UserError(f"{path}: has no 'config': not written by histojax; choose another --workdir")
+    different = config_differences(stored["config"], json.loads(json.dumps(config)))
+    fixed = [line for name, line in different.items() if not _named(name, may_change)]
+    if fixed:
+        raise UserError(
+            f"{folder} belongs to another config: {'; '.join(fixed)}. "
+            "Give these leaves their old values to resume it, or choose another --workdir"
+        )
+    return True
 
 
 def config_fingerprint(config: Mapping[str, Any], without: Sequence[str] = ()) -> str:

@@ -181,6 +181,17 @@ def test_bind_is_a_resume_for_the_same_config_only(tmp_path):
         assert "betas" not in str(error.value)
 
 
+def test_a_folder_is_compared_without_taking_it(tmp_path):
+    assert run.check_folder(tmp_path / "none", CONFIG) is False
+    with RunFolder(tmp_path / "run") as folder:
+        folder.bind(CONFIG)
+        begin(folder)
+        assert run.check_folder(tmp_path / "run", CONFIG) is True
+        with pytest.raises(UserError, match="run belongs to another config: seed was 0, now 1"):
+            run.check_folder(tmp_path / "run", {**CONFIG, "seed": 1})
+    assert names(tmp_path) == ["run"]
+
+
 def test_bind_lets_named_leaves_and_groups_change(tmp_path):
     may_change = ("log", "data.workers")
     with RunFolder(tmp_path) as folder:

@@ -271,9 +271,10 @@ def test_mostly_unreadable_tiles_are_refused(capsys, tmp_path):
     assert "6 of 10 tiles tried are unreadable" in line
 
 
-def test_the_folder_of_another_config_is_refused(straight, capsys):
+@pytest.mark.parametrize("how", [[], ["--check"]], ids=["run", "check"])
+def test_the_folder_of_another_config_is_refused(how, straight, capsys):
     workdir = str(straight[0])
-    code, line = run(capsys, "--config", TINY, "--workdir", workdir, "--config.seed=1")
+    code, line = run(capsys, "--config", TINY, "--workdir", workdir, "--config.seed=1", *how)
     assert code == 2
     assert "belongs to another config: seed was 0, now 1" in line
 
