@@ -106,7 +106,7 @@ def run(config: ConfigDict, workdir: str, offline: bool = False, plan_only: bool
         begun = newest_step(Path(workdir) / "checkpoints")
         start = prepare.load_start(config, recipe, offline) if begun is None else prepare.Start(report=f"step {begun}")
         if main:
-            print(prepare.plan(config, recipe, source, tiles, start), flush=True)
+            _say(prepare.plan(config, recipe, source, tiles, start))
         if plan_only:
             return 0
         loop = Loop(config, recipe, mesh, Path(workdir), source, tiles, start, begun, stop)
@@ -118,7 +118,7 @@ def run(config: ConfigDict, workdir: str, offline: bool = False, plan_only: bool
             return stopped.code
         words = finish.finish(loop)
         if main:
-            print(words, flush=True)
+            _say(words)
     return 0
 
 
@@ -382,6 +382,12 @@ class Loop:
             self.writer.close()
         if self.checkpoints:
             self.checkpoints.close()
+
+
+def _say(words: str) -> None:
+    """Prints words with paths in them, of which the terminal's encoding may lack a character."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(words.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 def _fetch(metrics: list[dict[str, jax.Array]]) -> list[dict[str, float]]:

@@ -55,10 +55,11 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 def write_atomic(path: str | os.PathLike, data: bytes | str) -> None:
     """Writes `data` (text as UTF-8) so that `path` holds either the old content or all of the new one.
 
-    Raises UserError if that fails (no such folder, no permission, disk full); the old file then stays.
+    A file name in it that is no UTF-8 gets the bytes back that Python read (surrogateescape). Raises UserError if
+    it fails (no such folder, no permission, disk full); the old file then stays.
     """
     with replacing(path) as temporary, open(temporary, "wb") as file:
-        file.write(data.encode() if isinstance(data, str) else data)
+        file.write(data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data)
 
 
 def disk_free_check(path: str | os.PathLike, need_bytes: int) -> int:

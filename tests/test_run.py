@@ -29,7 +29,10 @@ def test_run_needs_neither_jax_nor_numpy():
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
-@pytest.mark.parametrize(("data", "stored"), [(b"\x00\xff", b"\x00\xff"), ("µm\n", "µm\n".encode())])
+@pytest.mark.parametrize(
+    ("data", "stored"),
+    [(b"\x00\xff", b"\x00\xff"), ("µm\n", "µm\n".encode()), (os.fsdecode(b"\xff.png"), b"\xff.png")],
+)
 def test_write_atomic_replaces_and_leaves_nothing_else(tmp_path, data, stored):
     path = tmp_path / "file"
     path.write_text("old and longer than the new content")

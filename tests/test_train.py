@@ -160,6 +160,7 @@ def test_an_exported_teacher_is_a_start_and_a_few_bad_tiles_are_survived(straigh
         Image.fromarray(source.read(i)).save(tiles / f"{i:02d}.jpg")
     whole = (tiles / "07.jpg").read_bytes()
     (tiles / "07.jpg").write_bytes(whole[: len(whole) // 3])
+    (tiles / os.fsdecode(b"bad\xff.png")).write_bytes(b"")  # a name that is no UTF-8
     done = finish(
         environment,
         tmp_path / "run",
@@ -170,8 +171,9 @@ def test_an_exported_teacher_is_a_start_and_a_few_bad_tiles_are_survived(straigh
         "--config.stop_step=8",
     )
     assert done.returncode == 0, done.stderr
-    assert "07.jpg" in (tmp_path / "run" / "bad_tiles.csv").read_text()
-    assert "1 tiles were replaced" in done.stdout or "unreadable" in done.stdout
+    listed = (tmp_path / "run" / "bad_tiles.csv").read_bytes()
+    assert b"07.jpg" in listed and b"bad\xff.png" in listed
+    assert "2 tiles were replaced" in done.stdout
 
 
 def test_the_dinov2_preset_runs_from_end_to_end(environment, tmp_path):
