@@ -45,12 +45,17 @@ def straight(environment, tmp_path_factory):
     return workdir, done
 
 
-def start_and_signal(env, workdir, number, when, *changes):
-    """Starts a run, sends it a signal as soon as `when(workdir)` holds, and returns (exit code, stderr)."""
-    process = subprocess.Popen(command(workdir, *changes), env=env, stderr=subprocess.PIPE, text=True)
+def start_and_signal(env, workdir, number, when, *changes, send=os.kill):
+    """Starts a run, sends it a signal as soon as `when(workdir)` holds, and returns (exit code, stderr).
+
+    Data workers hold stderr too: this returns when the last of them is gone.
+    """
+    words = command(workdir, *changes)
+    process = subprocess.Popen(words, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while process.poll() is None and not when(workdir):
         time.sleep(0.002)
-    process.send_signal(number)
+    if process.poll() is None:
+        send(process.pid, number)
     _, errors = process.communicate(timeout=120)
     return process.returncode, errors
 
@@ -109,9 +114,10 @@ def test_killed_and_started_again_is_bit_identical(when, straight, environment, 
     assert weights(workdir) == weights(straight[0])
 
 
-def test_sigterm_saves_and_two_workers_resume_it_to_the_bit(straight, environment, tmp_path):
-    workdir = tmp_path / "run"
-    code, errors = start_and_signal(environment, workdir, signal.SIGTERM, rows_at_least(3), "--config.data.workers=2")
+def test_sigterm_to_the_group_saves_and_two_workers_resume_it_to_the_bit(straight, environment, tmp_path):
+    """Schedulers signal the data workers as well."""
+    workdir, workers = tmp_path / "run", "--config.data.workers=2"
+    code, errors = start_and_signal(environment, workdir, signal.SIGTERM, rows_at_least(3), workers, send=os.killpg)
     assert code == 143, errors
     saved = int(re.search(r"saved at step (\d+)", errors)[1])
     assert (workdir / "checkpoints" / str(saved)).is_dir()
