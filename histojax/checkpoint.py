@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,17 +88,18 @@ class Checkpoints:
     def restore(self, like: TrainState, step: int | None = None) -> tuple[TrainState, dict]:
         """(state, notes) of the newest checkpoint or of `step`; shapes, dtypes and shardings as in `like`."""
         step = self.latest() if step is None else step
+        if step is None:
+            raise UserError(f"{self.folder}: no checkpoint")
         abstract = jax.tree.map(_abstract, like.as_dict())
-        try:
+        before = max((one for one in self.steps() if one < step), default=None)
+        then = "there is none before it, so the run then starts anew"
+        if before is not None:
+            then = f"the same command then goes on from step {before}"
+        with _reading(self.folder / str(step), f"delete this folder: {then}"):
             found = self._manager.restore(
                 step,
                 args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), notes=ocp.args.JsonRestore()),
             )
-        except (ValueError, KeyError, OSError) as error:
-            raise UserError(
-                f"{self.folder / str(step)}: the checkpoint cannot be read ({_reason(error)}); "
-                "delete that folder to go on from the one before"
-            ) from error
         return TrainState.from_dict(found["state"]), found["notes"]
 
     def wait(self) -> None:
@@ -151,19 +153,30 @@ def backbone_of(folder: Path, step: int, config: ConfigDict, side: str) -> tuple
         item_handlers={"state": ocp.PyTreeCheckpointHandler(), "notes": ocp.JsonCheckpointHandler()},
         options=ocp.CheckpointManagerOptions(read_only=True),
     )
+    others = ", ".join(str(one) for one in _steps(folder) if one != step)
     try:
-        found = manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.PyTreeRestore(item=shapes, restore_args=arrays, partial_restore=True),
-                notes=ocp.args.JsonRestore(),
-            ),
-        )
-    except (ValueError, KeyError, OSError) as error:
-        raise UserError(f"{folder / str(step)}: the checkpoint cannot be read ({_reason(error)})") from error
+        with _reading(folder / str(step), f"other steps are there: {others}" if others else "it is the only one"):
+            found = manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.PyTreeRestore(item=shapes, restore_args=arrays, partial_restore=True),
+                    notes=ocp.args.JsonRestore(),
+                ),
+            )
     finally:
         manager.close()
     return jax.tree.map(np.asarray, found["state"][side]["backbone"]), found["notes"]
+
+
+@contextlib.contextmanager
+def _reading(path: Path, advice: str) -> Iterator[None]:
+    """Makes what goes wrong within the block a UserError about the checkpoint `path`."""
+    hook, sys.unraisablehook = sys.unraisablehook, _not_of_closed_loops
+    try:
+        yield
+    except (ValueError, KeyError, OSError) as error:  # the hook stays: the threads may complain until the end
+        raise UserError(f"{path}: the checkpoint is damaged ({_reason(error)}); {advice}") from error
+    sys.unraisablehook = hook
 
 
 def newest_step(folder: Path) -> int | None:
@@ -207,12 +220,16 @@ def _remove_unfinished(folder: Path) -> None:
 
 
 def _not_of_closed_loops(found: Any) -> None:
-    """After a failed save Orbax's own threads complain to the event loop that they lost; nothing to act on."""
+    """After a failure Orbax's own threads complain to the event loop that they lost; nothing to act on."""
     if "Event loop is closed" not in str(found.exc_value):
         sys.__unraisablehook__(found)
 
 
 def _reason(error: BaseException) -> str:
-    """The end of the first line: the storage library nests its messages, the operating system's comes last."""
+    """The end of the first line: the storage library nests its messages, the operating system's comes last.
+
+    What follows it in brackets, [tensorstore_spec='{...}'], is the library's own state.
+    """
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    line = re.split(r" \[\w+(?:\[\d+\])?='", line)[0]
     return line if len(line) < 200 else "... " + line.rsplit(": ", 1)[-1][-200:]

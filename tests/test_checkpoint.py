@@ -1,5 +1,6 @@
 """Checkpoints on disk: bit-exact, the newest and the best kept, whole after a full disk or a kill."""
 
+import gc
 import os
 import resource
 import shutil
@@ -112,15 +113,26 @@ def test_what_a_kill_left_half_deleted_or_half_written_is_removed(folder):
     assert os.listdir(folder) == ["2"]
 
 
-def test_a_damaged_checkpoint_is_named(folder):
+def cut_in_half(folder):
+    for path in (folder / "state").rglob("d/*"):
+        os.truncate(path, path.stat().st_size // 2)
+
+
+def test_a_damaged_checkpoint_is_named_with_what_to_do(folder, capfd):
     checkpoints = Checkpoints(folder)
-    checkpoints.save(state(1), {})
+    for step in (1, 2):
+        checkpoints.save(state(step), {})
     checkpoints.close()
-    for path in (folder / "1" / "state").rglob("*"):
-        if path.is_file() and path.parent.name == "d":
-            path.write_bytes(b"")
-    with pytest.raises(UserError, match=r"checkpoints/1: the checkpoint cannot be read"):
+    cut_in_half(folder / "1")
+    cut_in_half(folder / "2")
+    with pytest.raises(UserError, match=r"checkpoints/2: the checkpoint is damaged .* goes on from step 1$") as error:
         Checkpoints(folder).restore(state(0))
+    assert "is not valid for value of size" in str(error.value) and "{" not in str(error.value)
+    shutil.rmtree(folder / "2")
+    with pytest.raises(UserError, match=r"checkpoints/1: .*; delete this folder: there is none before it, so the run"):
+        Checkpoints(folder).restore(state(0))
+    gc.collect()
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_no_folder_means_no_checkpoint(folder):
