@@ -77,6 +77,16 @@ def weights(workdir):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.safetensors")}
 
 
+def kept(workdir):
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+
+
+def test_the_best_checkpoint_is_the_first_with_its_score(straight):
+    rows = [row for row in read_metrics(straight[0] / "metrics.jsonl") if "rankme" in row and row["step"]]
+    best = max(rows, key=lambda row: row["knn_balanced_accuracy"])
+    assert kept(straight[0]) == sorted({best["step"], 9, 10})
+
+
 def test_a_run_leaves_what_it_promises(straight):
     workdir, done = straight
     rows = read_metrics(workdir / "metrics.jsonl")
@@ -112,6 +122,7 @@ def test_killed_and_started_again_is_bit_identical(when, straight, environment, 
     assert done.returncode == 0, done.stderr
     assert (workdir / "metrics.jsonl").read_bytes() == (straight[0] / "metrics.jsonl").read_bytes()
     assert weights(workdir) == weights(straight[0])
+    assert kept(workdir) == kept(straight[0])
 
 
 def test_sigterm_to_the_group_saves_and_two_workers_resume_it_to_the_bit(straight, environment, tmp_path):
@@ -126,6 +137,24 @@ def test_sigterm_to_the_group_saves_and_two_workers_resume_it_to_the_bit(straigh
     assert f"resumed at step {saved}" in done.stderr
     assert (workdir / "metrics.jsonl").read_bytes() == (straight[0] / "metrics.jsonl").read_bytes()
     assert weights(workdir) == weights(straight[0])
+    assert kept(workdir) == kept(straight[0])
+
+
+def test_an_incomplete_only_checkpoint_is_no_start(straight, environment, capsys, tmp_path):
+    """The weights of the configuration are loaded again; --check says so and removes nothing."""
+    workdir, file = tmp_path / "run", straight[0] / "export" / "timm" / "model.safetensors"
+    changes = (f"--config.model.weights={file}", "--config.stop_step=3", "--config.mesh.groups=1")
+    assert finish(environment, workdir, *changes).returncode == 0
+    metrics = (workdir / "metrics.jsonl").read_bytes()
+    (workdir / "checkpoints" / "3" / "state" / "_METADATA").unlink()
+    assert train.main(["--config", TINY, "--workdir", str(workdir), "--check", *changes]) == 0
+    assert f"start       {file}" in capsys.readouterr().out
+    assert os.listdir(workdir / "checkpoints") == ["3"]
+    done = finish(environment, workdir, *changes)
+    assert done.returncode == 0 and "checkpoints/3: an incomplete checkpoint, removed" in done.stderr, done.stderr
+    assert (workdir / "metrics.jsonl").read_bytes() == metrics
+    card = json.loads((workdir / "export" / "meta" / "card.json").read_text())
+    assert [source["file"] for source in card["starting_weights"]] == ["model.safetensors"]
 
 
 def test_two_devices_with_split_state_continue_from_the_exported_training_state(straight, environment, tmp_path):
