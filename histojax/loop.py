@@ -10,10 +10,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from histojax.ssl.recipe import Recipe
 from histojax.ssl.schedules import Schedules
 from histojax.ssl.state import TrainState, state_sharding
 from histojax.ssl.step import make_features, make_step
+from histojax.stop import Interrupted, Stop
 
 SHOWN = ("loss", "dino_global", "dino_local", "ibot", "koleo")  # on the progress line
 MAY_CHANGE = ("name", "log", "data.workers", "checkpoint", "eval.batch_size", "monitor.action")  # by a resumed run
@@ -55,6 +55,8 @@ class Notes:
     best: dict[str, float] = dataclasses.field(default_factory=dict)
     sources: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # of the starting weights
     seconds: float = 0.0  # spent training, over all starts
+    owed: bool = False  # a signal came before the evaluation of this step was done
+    metrics_bytes: int | None = None  # size of metrics.jsonl
 
 
 class Stopped(Exception):
@@ -63,30 +65,6 @@ class Stopped(Exception):
     def __init__(self, code: int):
         super().__init__(code)
         self.code = code
-
-
-class Stop:
-    """The first SIGTERM or Ctrl-C asks the loop to save and leave; the second ends the process at once."""
-
-    def __init__(self) -> None:
-        self.signal = 0
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Signals are caught within the block (only possible in the main thread)."""
-        old = {}
-        with contextlib.suppress(ValueError):
-            old = {s: signal.signal(s, self._ask) for s in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
-
-    def _ask(self, number: int, _frame: Any) -> None:
-        self.signal = number
-        signal.signal(number, signal.SIG_DFL)
-        print(f"\n{signal.Signals(number).name}: saving after this step; once more to abort", file=sys.stderr)
 
 
 def run(config: ConfigDict, workdir: str, offline: bool = False, plan_only: bool = False) -> int:
@@ -186,10 +164,12 @@ class Loop:
         self.features = make_features(self.recipe, self.mesh)
         if folder:
             folder.write_provenance(self.step, finish.versions(), data=self.source.fingerprint(), **finish.devices())
-            self.writer = MetricWriter(folder.path, resumed, c.log.tensorboard)
+            self.writer = MetricWriter(folder.path, resumed, c.log.tensorboard, self.notes.metrics_bytes)
         self.progress = Progress(self.last, self.step, stream=sys.stderr)
         if resumed is None:
             self.evaluate()
+        elif self.notes.owed:
+            self._look()
 
     def _first_state(self) -> TrainState:
         """Random parameters with the loaded ones put in, on the devices they belong to."""
@@ -202,13 +182,14 @@ class Loop:
     def train(self) -> None:
         """Steps from where the run stands to its end; raises Stopped on a signal or a verdict."""
         c, began = self.config, time.monotonic()
-        assert self.feed and self.progress
+        assert self.feed and self.progress and self.checkpoints
         if self.step < self.last:
             train_step = self._compiled_step()
         before: dict[str, jax.Array] | None = None
         waited = 0.0
         while self.step < self.last:
             images, bad = self.feed.take()
+            self.stop.unsaved = True
             self.state, metrics = train_step(self.state, images, self.key, self.schedules.at(self.step))
             self.step += 1
             self.waiting.append(metrics)
@@ -227,6 +208,8 @@ class Loop:
             self.notes.seconds += time.monotonic() - began
             began = time.monotonic()
             self._stations()
+        self.checkpoints.wait()
+        self.stop.unsaved = False
 
     def _compiled_step(self) -> Callable:
         """The training step for what this run gives it; says how long that took and what memory it plans."""
@@ -265,21 +248,38 @@ class Loop:
     def _stations(self) -> None:
         """What happens at certain steps only: evaluation, export, checkpoint, leaving on a signal."""
         c, step = self.config, self.step
+        improved = False
+        if self._evaluates() or step in c.export.steps:
+            try:
+                if asked := self._asked_to_stop():
+                    raise Interrupted(asked)
+                improved = self._look()
+            except Interrupted as interrupted:
+                self.notes.owed = True
+                self.save()
+                self._leave(interrupted.number)
         asked = self._asked_to_stop()
-        score = math.nan
-        evaluated = step % c.eval.every == 0 or step == self.last
-        if evaluated:
-            self.flush()
-            score = self.evaluate()
-        if step in c.export.steps:
-            finish.export(self, self.workdir / "export" / f"step_{step:07d}")
-        improved = c.checkpoint.keep_best and score > self.notes.best.get("score", -math.inf)
-        if improved:
-            self.notes.best = {"score": score, "step": step}
         if step % c.checkpoint.every == 0 or step == self.last or improved or asked:
             self.save()
         if asked:
             self._leave(asked)
+
+    def _evaluates(self) -> bool:
+        return self.step % self.config.eval.every == 0 or self.step == self.last
+
+    def _look(self) -> bool:
+        """Evaluates and exports where that is due at this step; whether the teacher is the best one so far."""
+        c, step, score = self.config, self.step, math.nan
+        if self._evaluates():
+            self.flush()
+            score = self.evaluate()
+        if step in c.export.steps:
+            finish.export(self, self.workdir / "export" / f"step_{step:07d}")
+        self.notes.owed = False
+        improved = c.checkpoint.keep_best and score > self.notes.best.get("score", -math.inf)
+        if improved:
+            self.notes.best = {"score": score, "step": step}
+        return improved
 
     def _asked_to_stop(self) -> int:
         """The signal that came, agreed on by all processes (they look at the same steps)."""
@@ -354,6 +354,8 @@ class Loop:
 
     def _extract(self, images: np.ndarray) -> np.ndarray:
         """(n, D) features of the teacher; over several devices the batch is filled up to a multiple of them."""
+        if self.stop.signal and jax.process_count() == 1:
+            raise Interrupted(self.stop.signal)
         backbone, count = self.state.teacher["backbone"], len(images)
         if self.split is None:
             return np.asarray(self.features(backbone, images))
@@ -366,7 +368,7 @@ class Loop:
         assert self.checkpoints and self.feed
         self.flush()
         if self.writer:
-            self.writer.sync()
+            self.notes.metrics_bytes = self.writer.sync()
         self.notes.iterator = self.feed.state
         self.notes.monitor, self.notes.bad_tiles = self.monitor.get_state(), self.bad.get_state()
         best = self.notes.best.get("step") if self.config.checkpoint.keep_best else None

@@ -262,13 +262,20 @@ class MetricWriter:
 
     `resumed_step` is the step of the restored checkpoint: rows after it, and a last line that a kill cut short,
     are removed, so that metrics.jsonl ends up as in a run that was never stopped. None starts from nothing.
+    `resumed_bytes`, what `sync` returned then, also removes rows of that step itself that came later.
     """
 
-    def __init__(self, folder: str | os.PathLike, resumed_step: int | None = None, tensorboard: bool = True):
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        resumed_step: int | None = None,
+        tensorboard: bool = True,
+        resumed_bytes: int | None = None,
+    ):
         self.folder = Path(folder)
         self._files = {}
-        for name in (METRICS, TIMING):
-            _cut(self.folder / name, -1 if resumed_step is None else resumed_step)
+        for name, most in ((METRICS, resumed_bytes), (TIMING, None)):
+            _cut(self.folder / name, -1 if resumed_step is None else resumed_step, most)
             self._files[name] = _open_append(self.folder / name)
         self._board = _tensorboard(self.folder / "tensorboard", resumed_step) if tensorboard else None
 
@@ -293,8 +300,8 @@ class MetricWriter:
             for key, value in values.items():
                 self._board.add_scalar(prefix + key, float(value), int(step))
 
-    def sync(self) -> None:
-        """Returns when all rows are on disk; call before a checkpoint, so that it never outlives its metrics."""
+    def sync(self) -> int:
+        """Size of metrics.jsonl, with all rows on disk; call before a checkpoint, which must not outlive its rows."""
         for name, file in self._files.items():
             try:
                 os.fsync(file)
@@ -302,6 +309,7 @@ class MetricWriter:
                 raise UserError(f"{self.folder / name}: cannot be written ({_reason(error)})") from error
         if self._board is not None:
             self._board.flush()
+        return os.fstat(self._files[METRICS]).st_size
 
     def close(self) -> None:
         """Closes the files."""
@@ -342,13 +350,13 @@ def _row(line: bytes) -> dict[str, float] | None:
         return None
 
 
-def _cut(path: Path, step: int) -> None:
-    """Truncates the file after its rows up to and with `step` (rows never go back in steps)."""
+def _cut(path: Path, step: int, most: int | None = None) -> None:
+    """Truncates the file after its rows up to and with `step` (they never go back in steps), `most` bytes at most."""
     if not path.exists():
         return
     keep = 0
     for row, end in _rows(path):
-        if row is None or row["step"] > step:
+        if row is None or row["step"] > step or (most is not None and end > most):
             break
         keep = end
     try:

@@ -278,6 +278,17 @@ def test_a_resumed_file_is_that_of_the_straight_run(tmp_path, torn):
     assert [row["step"] for row in read_metrics(resumed / "timing.jsonl")] == list(range(0, 12, 2))
 
 
+def test_rows_of_the_resumed_step_that_came_after_the_save_go(tmp_path):
+    writer = MetricWriter(tmp_path, None, tensorboard=False)
+    writer.write(4, {"loss": 1.0})
+    size = writer.sync()
+    writer.write(4, {"rankme": 3.5})
+    writer.close()
+    assert size == (tmp_path / "metrics.jsonl").read_bytes().index(b"\n") + 1
+    MetricWriter(tmp_path, 4, False, size).close()
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 4, "loss": 1.0}]
+
+
 def test_a_new_start_empties_the_files(tmp_path):
     write_steps(tmp_path, None, [0, 2])
     write_steps(tmp_path, None, [0])

@@ -140,6 +140,69 @@ def test_sigterm_to_the_group_saves_and_two_workers_resume_it_to_the_bit(straigh
     assert kept(workdir) == kept(straight[0])
 
 
+def test_a_signal_before_the_first_step_ends_the_compilation(environment, tmp_path):
+    env = environment | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+    process = subprocess.Popen(command(tmp_path / "run"), env=env, stderr=subprocess.PIPE, text=True)
+    lines = iter(process.stderr.readline, "")
+    assert any("compiling the training step" in line for line in lines)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "SIGTERM: nothing to save" in errors and "compiled in" not in errors
+    assert os.listdir(tmp_path / "run" / "checkpoints") == []
+
+
+SIGNALLED = """
+import os, signal, sys, time
+from histojax import loop, train
+
+extract, stations = loop.Loop._extract, loop.Loop._stations
+evaluation, kill = map(int, sys.argv.pop(1).split(","))
+
+def signalled(self, images):
+    if self.step == evaluation and not self.stop.signal:
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not self.stop.signal:
+            time.sleep(0.01)
+    return extract(self, images)
+
+def killed(self):
+    stations(self)
+    if self.step == kill:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+loop.Loop._extract, loop.Loop._stations = signalled, killed
+sys.exit(train.main(sys.argv[1:]))
+"""
+
+
+def test_a_signal_during_an_evaluation_puts_it_off(straight, environment, tmp_path):
+    """The next start makes it, and a kill before the next checkpoint does not leave it twice in the metrics."""
+    workdir = tmp_path / "run"
+    words = [sys.executable, "-c", SIGNALLED]
+
+    def start(when):
+        arguments = [when, "--config", TINY, "--workdir", str(workdir)]
+        return subprocess.run([*words, *arguments], env=environment, capture_output=True, text=True, timeout=300)
+
+    def evaluated():
+        return [row["step"] for row in read_metrics(workdir / "metrics.jsonl") if "rankme" in row]
+
+    done = start("4,0")
+    assert done.returncode == 143 and "saved at step 4" in done.stderr, done.stderr
+    assert evaluated() == [0]
+    assert start("0,5").returncode == -signal.SIGKILL
+    assert evaluated() == [0, 4]
+    done = start("10,0")
+    assert done.returncode == 143 and "saved at step 10" in done.stderr, done.stderr
+    done = finish(environment, workdir)
+    assert done.returncode == 0 and "resumed at step 10" in done.stderr, done.stderr
+    assert (workdir / "metrics.jsonl").read_bytes() == (straight[0] / "metrics.jsonl").read_bytes()
+    assert weights(workdir) == weights(straight[0])
+    assert kept(workdir) == kept(straight[0])
+
+
 def test_an_incomplete_only_checkpoint_is_no_start(straight, environment, capsys, tmp_path):
     """The weights of the configuration are loaded again; --check says so and removes nothing."""
     workdir, file = tmp_path / "run", straight[0] / "export" / "timm" / "model.safetensors"
