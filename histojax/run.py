@@ -186,6 +186,8 @@ def check_folder(folder: str | os.PathLike, config: Mapping[str, Any], may_chang
     `may_change` ("log", "data.workers").
     """
     folder = Path(folder)
+    if any("\ud800" <= letter <= "\udfff" for letter in str(folder)):
+        raise UserError(f"{folder}: the name is not UTF-8, which checkpoints need; choose another --workdir")
     path = folder / "config.json"
     begun = [name for name in (METRICS, "checkpoints") if (folder / name).exists()]
     if not begun:

@@ -195,6 +195,11 @@ def test_a_folder_is_compared_without_taking_it(tmp_path):
     assert names(tmp_path) == ["run"]
 
 
+def test_a_folder_whose_name_is_not_utf8_is_refused(tmp_path):
+    with pytest.raises(UserError, match="the name is not UTF-8"):
+        run.check_folder(tmp_path / os.fsdecode(b"run\xff"), CONFIG)
+
+
 def test_bind_lets_named_leaves_and_groups_change(tmp_path):
     may_change = ("log", "data.workers")
     with RunFolder(tmp_path) as folder:
