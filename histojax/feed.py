@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
@@ -41,12 +42,23 @@ class Feed:
 
     def draw(self) -> None:
         """Reads one batch ahead and starts its way to the device."""
-        batch = next(self._iterator)
+        batch = self._next()
         images = batch["image"]
         if self._sharding is None:
             self._ahead = jax.device_put(images), batch["bad"]
         else:
             self._ahead = jax.make_array_from_process_local_data(self._sharding, images), batch["bad"]
+
+    def _next(self) -> dict[str, Any]:
+        """The next batch. Workers of which one was killed are started anew, once: it is the same batch again."""
+        try:
+            return next(self._iterator)
+        except RuntimeError as error:
+            if "Worker process was terminated" not in str(error):
+                raise
+            logging.warning("a data worker was killed (out of memory, or a signal while it started): starting anew")
+            self._iterator.close()
+            return next(self._iterator)
 
     def close(self) -> None:
         """Ends the workers."""

@@ -148,9 +148,9 @@ def _scores(loop: Loop) -> list[str]:
     lines[0] += f" (colour histogram {first['histogram_knn_balanced_accuracy']:.3f})"
     best = loop.notes.best
     if best.get("score", 0.0) > last["knn_balanced_accuracy"]:
-        lines.append(
-            f"best checkpoint: step {best['step']} with {best['score']:.3f}, kept in {loop.workdir}/checkpoints"
-        )
+        there = loop.checkpoints is not None and best["step"] in loop.checkpoints.steps()
+        where = f"kept in {loop.workdir}/checkpoints" if there else "no longer there"
+        lines.append(f"best checkpoint: step {best['step']} with {best['score']:.3f}, {where}")
     c = loop.config
     judged_by = c.eval.test or c.eval.data or c.data.train
     what = "synthetic tiles, not histology" if judged_by.startswith("synthetic") else judged_by

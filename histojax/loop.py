@@ -10,10 +10,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +30,13 @@ from histojax.evaluation import online
 from histojax.feed import Feed
 from histojax.host_memory import give_back_freed, resident_mib
 from histojax.progress import Progress
-from histojax.run import MetricWriter, RunFolder
+from histojax.run import MetricWriter, RunFolder, check_folder
 from histojax.ssl.monitor import Monitor, Verdict
 from histojax.ssl.recipe import Recipe
 from histojax.ssl.schedules import Schedules
 from histojax.ssl.state import TrainState, state_sharding
 from histojax.ssl.step import make_features, make_step
+from histojax.stop import Interrupted, Stop
 
 SHOWN = ("loss", "dino_global", "dino_local", "ibot", "koleo")  # on the progress line
 MAY_CHANGE = ("name", "log", "data.workers", "checkpoint", "eval.batch_size", "monitor.action")  # by a resumed run
@@ -55,6 +55,8 @@ class Notes:
     best: dict[str, float] = dataclasses.field(default_factory=dict)
     sources: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # of the starting weights
     seconds: float = 0.0  # spent training, over all starts
+    owed: bool = False  # a signal came before the evaluation of this step was done
+    metrics_bytes: int | None = None  # size of metrics.jsonl
 
 
 class Stopped(Exception):
@@ -65,30 +67,6 @@ class Stopped(Exception):
         self.code = code
 
 
-class Stop:
-    """The first SIGTERM or Ctrl-C asks the loop to save and leave; the second ends the process at once."""
-
-    def __init__(self) -> None:
-        self.signal = 0
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Signals are caught within the block (only possible in the main thread)."""
-        old = {}
-        with contextlib.suppress(ValueError):
-            old = {s: signal.signal(s, self._ask) for s in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
-
-    def _ask(self, number: int, _frame: Any) -> None:
-        self.signal = number
-        signal.signal(number, signal.SIG_DFL)
-        print(f"\n{signal.Signals(number).name}: saving after this step; once more to abort", file=sys.stderr)
-
-
 def run(config: ConfigDict, workdir: str, offline: bool = False, plan_only: bool = False) -> int:
     """The exit code of the run of a checked configuration in the folder `workdir`, resumed if it was begun."""
     main = jax.process_index() == 0
@@ -96,8 +74,8 @@ def run(config: ConfigDict, workdir: str, offline: bool = False, plan_only: bool
         stop = Stop()
         stack.enter_context(stop.listening())
         folder = stack.enter_context(RunFolder(workdir)) if main and not plan_only else None
-        if folder:
-            folder.check(config.to_dict(), MAY_CHANGE)
+        if main:
+            check_folder(workdir, config.to_dict(), MAY_CHANGE)
         source = prepare.open_training(config)
         tiles = prepare.open_evaluation(config, source)
         recipe = Recipe.from_config(config, jax.default_backend(), jax.device_count())
@@ -106,10 +84,10 @@ def run(config: ConfigDict, workdir: str, offline: bool = False, plan_only: bool
         begun = newest_step(Path(workdir) / "checkpoints")
         start = prepare.load_start(config, recipe, offline) if begun is None else prepare.Start(report=f"step {begun}")
         if main:
-            print(prepare.plan(config, recipe, source, tiles, start), flush=True)
+            _say(prepare.plan(config, recipe, source, tiles, start))
         if plan_only:
             return 0
-        loop = Loop(config, recipe, mesh, Path(workdir), source, tiles, start, stop)
+        loop = Loop(config, recipe, mesh, Path(workdir), source, tiles, start, begun, stop)
         stack.callback(loop.close)
         try:
             loop.begin(folder)
@@ -118,7 +96,7 @@ def run(config: ConfigDict, workdir: str, offline: bool = False, plan_only: bool
             return stopped.code
         words = finish.finish(loop)
         if main:
-            print(words, flush=True)
+            _say(words)
     return 0
 
 
@@ -146,10 +124,12 @@ class Loop:
         source: Any,
         tiles: online.EvalTiles,
         start: prepare.Start,
+        begun: int | None,
         stop: Stop,
     ):
         self.config, self.recipe, self.mesh, self.workdir = config, recipe, mesh, workdir
         self.source, self.tiles, self.start, self.stop = source, tiles, start, stop
+        self.begun = begun  # step of the checkpoint to go on from; None: `start` has the weights
         self.main = jax.process_index() == 0
         self.split = None if mesh is None else NamedSharding(mesh, PartitionSpec("data"))
         self.last = last_step(config)
@@ -171,10 +151,10 @@ class Loop:
             folder.bind(c.to_dict(), MAY_CHANGE)
         self.key = jax.random.key(c.seed)
         self.state = self._first_state()
-        self.checkpoints = Checkpoints(self.workdir / "checkpoints", c.checkpoint.keep, c.checkpoint.keep_best)
-        resumed = self.checkpoints.latest()
+        self.checkpoints = Checkpoints(self.workdir / "checkpoints", c.checkpoint.keep)
+        resumed = self.begun
         if resumed is not None:
-            self.state, saved = self.checkpoints.restore(self.state)
+            self.state, saved = self.checkpoints.restore(self.state, resumed)
             self.notes = Notes(**saved)
             self.monitor.set_state(self.notes.monitor)
             self.bad.set_state(self.notes.bad_tiles)
@@ -185,10 +165,12 @@ class Loop:
         if folder:
             facts = {"data": self.source.fingerprint(), "starting_weights": self.notes.sources or "random"}
             folder.write_provenance(self.step, finish.versions(), **facts, **finish.devices())
-            self.writer = MetricWriter(folder.path, resumed, c.log.tensorboard)
+            self.writer = MetricWriter(folder.path, resumed, c.log.tensorboard, self.notes.metrics_bytes)
         self.progress = Progress(self.last, self.step, stream=sys.stderr)
         if resumed is None:
             self.evaluate()
+        elif self.notes.owed:
+            self._look()
 
     def _first_state(self) -> TrainState:
         """Random parameters with the loaded ones put in, on the devices they belong to."""
@@ -201,13 +183,14 @@ class Loop:
     def train(self) -> None:
         """Steps from where the run stands to its end; raises Stopped on a signal or a verdict."""
         c, began = self.config, time.monotonic()
-        assert self.feed and self.progress
+        assert self.feed and self.progress and self.checkpoints
         if self.step < self.last:
             train_step = self._compiled_step()
         before: dict[str, jax.Array] | None = None
         waited = 0.0
         while self.step < self.last:
             images, bad = self.feed.take()
+            self.stop.unsaved = True
             self.state, metrics = train_step(self.state, images, self.key, self.schedules.at(self.step))
             self.step += 1
             self.waiting.append(metrics)
@@ -226,6 +209,8 @@ class Loop:
             self.notes.seconds += time.monotonic() - began
             began = time.monotonic()
             self._stations()
+        self.checkpoints.wait()
+        self.stop.unsaved = False
 
     def _compiled_step(self) -> Callable:
         """The training step for what this run gives it; says how long that took and what memory it plans."""
@@ -264,21 +249,38 @@ class Loop:
     def _stations(self) -> None:
         """What happens at certain steps only: evaluation, export, checkpoint, leaving on a signal."""
         c, step = self.config, self.step
+        improved = False
+        if self._evaluates() or step in c.export.steps:
+            try:
+                if asked := self._asked_to_stop():
+                    raise Interrupted(asked)
+                improved = self._look()
+            except Interrupted as interrupted:
+                self.notes.owed = True
+                self.save()
+                self._leave(interrupted.number)
         asked = self._asked_to_stop()
-        score = math.nan
-        evaluated = step % c.eval.every == 0 or step == self.last
-        if evaluated:
+        if step % c.checkpoint.every == 0 or step == self.last or improved or asked:
+            self.save()
+        if asked:
+            self._leave(asked)
+
+    def _evaluates(self) -> bool:
+        return self.step % self.config.eval.every == 0 or self.step == self.last
+
+    def _look(self) -> bool:
+        """Evaluates and exports where that is due at this step; whether the teacher is the best one so far."""
+        c, step, score = self.config, self.step, math.nan
+        if self._evaluates():
             self.flush()
             score = self.evaluate()
         if step in c.export.steps:
             finish.export(self, self.workdir / "export" / f"step_{step:07d}")
+        self.notes.owed = False
         improved = c.checkpoint.keep_best and score > self.notes.best.get("score", -math.inf)
         if improved:
             self.notes.best = {"score": score, "step": step}
-        if step % c.checkpoint.every == 0 or step == self.last or improved or asked:
-            self.save(score)
-        if asked:
-            self._leave(asked)
+        return improved
 
     def _asked_to_stop(self) -> int:
         """The signal that came, agreed on by all processes (they look at the same steps)."""
@@ -354,6 +356,8 @@ class Loop:
 
     def _extract(self, images: np.ndarray) -> np.ndarray:
         """(n, D) features of the teacher; over several devices the batch is filled up to a multiple of them."""
+        if self.stop.signal and jax.process_count() == 1:
+            raise Interrupted(self.stop.signal)
         backbone, count = self.state.teacher["backbone"], len(images)
         if self.split is None:
             return np.asarray(self.features(backbone, images))
@@ -361,15 +365,16 @@ class Loop:
         spread = jax.make_array_from_callback(filled.shape, self.split, lambda rows: filled[rows])
         return np.asarray(self.features(backbone, spread))[:count]
 
-    def save(self, score: float = math.nan) -> None:
+    def save(self) -> None:
         """Starts to write a checkpoint of this step, unless the monitor objects to what led here."""
         assert self.checkpoints and self.feed
         self.flush()
         if self.writer:
-            self.writer.sync()
+            self.notes.metrics_bytes = self.writer.sync()
         self.notes.iterator = self.feed.state
         self.notes.monitor, self.notes.bad_tiles = self.monitor.get_state(), self.bad.get_state()
-        self.checkpoints.save(self.state, dataclasses.asdict(self.notes), score)
+        best = self.notes.best.get("step") if self.config.checkpoint.keep_best else None
+        self.checkpoints.save(self.state, dataclasses.asdict(self.notes), None if best is None else int(best))
 
     def close(self) -> None:
         """Ends workers, writers and the saving in progress."""
@@ -381,6 +386,12 @@ class Loop:
             self.writer.close()
         if self.checkpoints:
             self.checkpoints.close()
+
+
+def _say(words: str) -> None:
+    """Prints words with paths in them, of which the terminal's encoding may lack a character."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(words.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 def _fetch(metrics: list[dict[str, jax.Array]]) -> list[dict[str, float]]:

@@ -55,10 +55,11 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 def write_atomic(path: str | os.PathLike, data: bytes | str) -> None:
     """Writes `data` (text as UTF-8) so that `path` holds either the old content or all of the new one.
 
-    Raises UserError if that fails (no such folder, no permission, disk full); the old file then stays.
+    A file name in it that is no UTF-8 gets the bytes back that Python read (surrogateescape). Raises UserError if
+    it fails (no such folder, no permission, disk full); the old file then stays.
     """
     with replacing(path) as temporary, open(temporary, "wb") as file:
-        file.write(data.encode() if isinstance(data, str) else data)
+        file.write(data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data)
 
 
 def disk_free_check(path: str | os.PathLike, need_bytes: int) -> int:
@@ -141,32 +142,8 @@ class RunFolder:
         self.close()
 
     def check(self, config: Mapping[str, Any], may_change: Sequence[str] = ()) -> bool:
-        """Whether the folder holds a run of `config` that was begun; nothing is written.
-
-        `config` is a nested mapping of JSON values (`ConfigDict.to_dict()`; tuples count as lists). A run of a
-        config that differs raises UserError with every differing leaf, except for the leaves or groups of leaves
-        named in `may_change` ("log", "data.workers").
-        """
-        path = self.path / "config.json"
-        begun = [name for name in (METRICS, "checkpoints") if (self.path / name).exists()]
-        if not begun:
-            return False  # a start that failed before its first step binds nobody
-        if not path.exists():
-            raise UserError(
-                f"{self.path}: holds {begun[0]} but no config.json, so the run it belongs to is unknown; "
-                "choose another --workdir"
-            )
-        stored = _read_json(path)
-        if not isinstance(stored.get("config"), dict):
-            raise UserError(f"{path}: has no 'config': not written by histojax; choose another --workdir")
-        different = config_differences(stored["config"], json.loads(json.dumps(config)))
-        fixed = [line for name, line in different.items() if not _named(name, may_change)]
-        if fixed:
-            raise UserError(
-                f"{self.path} belongs to another config: {'; '.join(fixed)}. "
-                "Give these leaves their old values to resume it, or choose another --workdir"
-            )
-        return True
+        """Whether the folder holds a run of `config` that was begun; as `check_folder`."""
+        return check_folder(self.path, config, may_change)
 
     def bind(self, config: Mapping[str, Any], may_change: Sequence[str] = ()) -> bool:
         """Makes the folder that of `config`, with its values of the leaves in `may_change`; else as `check`."""
@@ -199,6 +176,38 @@ class RunFolder:
         record.setdefault("starts", []).append(entry)
         write_atomic(path, json.dumps(record, indent=1) + "\n")
         return entry
+
+
+def check_folder(folder: str | os.PathLike, config: Mapping[str, Any], may_change: Sequence[str] = ()) -> bool:
+    """Whether `folder`, which need not exist, holds a run of `config` that was begun; no lock, nothing is written.
+
+    `config` is a nested mapping of JSON values (`ConfigDict.to_dict()`; tuples count as lists). A run of a config
+    that differs raises UserError with every differing leaf, except for the leaves or groups of leaves named in
+    `may_change` ("log", "data.workers").
+    """
+    folder = Path(folder)
+    if any("\ud800" <= letter <= "\udfff" for letter in str(folder)):
+        raise UserError(f"{folder}: the name is not UTF-8, which checkpoints need; choose another --workdir")
+    path = folder / "config.json"
+    begun = [name for name in (METRICS, "checkpoints") if (folder / name).exists()]
+    if not begun:
+        return False  # a start that failed before its first step binds nobody
+    if not path.exists():
+        raise UserError(
+            f"{folder}: holds {begun[0]} but no config.json, so the run it belongs to is unknown; "
+            "choose another --workdir"
+        )
+    stored = _read_json(path)
+    if not isinstance(stored.get("config"), dict):
+        raise UserError(f"{path}: has no 'config': not written by histojax; choose another --workdir")
+    different = config_differences(stored["config"], json.loads(json.dumps(config)))
+    fixed = [line for name, line in different.items() if not _named(name, may_change)]
+    if fixed:
+        raise UserError(
+            f"{folder} belongs to another config: {'; '.join(fixed)}. "
+            "Give these leaves their old values to resume it, or choose another --workdir"
+        )
+    return True
 
 
 def config_fingerprint(config: Mapping[str, Any], without: Sequence[str] = ()) -> str:
@@ -255,13 +264,20 @@ class MetricWriter:
 
     `resumed_step` is the step of the restored checkpoint: rows after it, and a last line that a kill cut short,
     are removed, so that metrics.jsonl ends up as in a run that was never stopped. None starts from nothing.
+    `resumed_bytes`, what `sync` returned then, also removes rows of that step itself that came later.
     """
 
-    def __init__(self, folder: str | os.PathLike, resumed_step: int | None = None, tensorboard: bool = True):
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        resumed_step: int | None = None,
+        tensorboard: bool = True,
+        resumed_bytes: int | None = None,
+    ):
         self.folder = Path(folder)
         self._files = {}
-        for name in (METRICS, TIMING):
-            _cut(self.folder / name, -1 if resumed_step is None else resumed_step)
+        for name, most in ((METRICS, resumed_bytes), (TIMING, None)):
+            _cut(self.folder / name, -1 if resumed_step is None else resumed_step, most)
             self._files[name] = _open_append(self.folder / name)
         self._board = _tensorboard(self.folder / "tensorboard", resumed_step) if tensorboard else None
 
@@ -286,8 +302,8 @@ class MetricWriter:
             for key, value in values.items():
                 self._board.add_scalar(prefix + key, float(value), int(step))
 
-    def sync(self) -> None:
-        """Returns when all rows are on disk; call before a checkpoint, so that it never outlives its metrics."""
+    def sync(self) -> int:
+        """Size of metrics.jsonl, with all rows on disk; call before a checkpoint, which must not outlive its rows."""
         for name, file in self._files.items():
             try:
                 os.fsync(file)
@@ -295,6 +311,7 @@ class MetricWriter:
                 raise UserError(f"{self.folder / name}: cannot be written ({_reason(error)})") from error
         if self._board is not None:
             self._board.flush()
+        return os.fstat(self._files[METRICS]).st_size
 
     def close(self) -> None:
         """Closes the files."""
@@ -335,13 +352,13 @@ def _row(line: bytes) -> dict[str, float] | None:
         return None
 
 
-def _cut(path: Path, step: int) -> None:
-    """Truncates the file after its rows up to and with `step` (rows never go back in steps)."""
+def _cut(path: Path, step: int, most: int | None = None) -> None:
+    """Truncates the file after its rows up to and with `step` (they never go back in steps), `most` bytes at most."""
     if not path.exists():
         return
     keep = 0
     for row, end in _rows(path):
-        if row is None or row["step"] > step:
+        if row is None or row["step"] > step or (most is not None and end > most):
             break
         keep = end
     try:

@@ -37,7 +37,8 @@ tiles:
   an image folder (class sub-folders give labels), a CSV list, a zip, a tile store, tfds:NAME:SPLIT or synthetic
 
 exit codes:
-  0 done, 2 bad input (one line on stderr), 3 stopped by the monitor, 130 / 143 saved after Ctrl-C / SIGTERM"""
+  0 done, 2 bad input (one line on stderr), 3 stopped by the monitor, 130 / 143 left on Ctrl-C / SIGTERM: saved,
+  if steps were made since the start; a second signal leaves without saving"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

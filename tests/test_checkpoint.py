@@ -1,5 +1,6 @@
 """Checkpoints on disk: bit-exact, the newest and the best kept, whole after a full disk or a kill."""
 
+import gc
 import os
 import resource
 import shutil
@@ -56,20 +57,27 @@ def test_saving_survives_the_donation_of_the_state_to_the_next_step(folder):
     checkpoints.close()
 
 
+def save_all(folder, keep, steps):
+    """Saves {step: best step so far}, and returns the steps that are left."""
+    checkpoints = Checkpoints(folder, keep)
+    for step, best in steps.items():
+        checkpoints.save(state(step), {}, best)
+    checkpoints.close()
+    return checkpoints.steps()
+
+
 def test_the_newest_and_the_best_are_kept(folder):
-    checkpoints = Checkpoints(folder, keep=2, keep_best=True)
-    for step, score in enumerate([0.1, 0.9, float("nan"), 0.3, 0.2], start=1):
-        checkpoints.save(state(step), {}, score)
-    checkpoints.close()
-    assert checkpoints.steps() == [2, 4, 5]
+    assert save_all(folder, 2, {1: 1, 2: 2, 3: 2, 4: 2, 5: 2}) == [2, 4, 5]
 
 
-def test_without_scores_the_newest_are_kept(folder):
-    checkpoints = Checkpoints(folder, keep=2, keep_best=True)
-    for step in (1, 2, 3):
-        checkpoints.save(state(step), {})
-    checkpoints.close()
-    assert checkpoints.steps() == [2, 3]
+def test_the_best_stays_after_a_resume_until_a_better_one_comes(folder):
+    assert save_all(folder, 1, {1: 1, 2: 2, 3: 2, 4: 2}) == [2, 4]
+    assert save_all(folder, 1, {5: 2, 6: 2, 7: 2}) == [2, 7]
+    assert save_all(folder, 1, {8: 8, 9: 8}) == [8, 9]
+
+
+def test_without_a_best_one_the_newest_are_kept(folder):
+    assert save_all(folder, 2, {1: None, 2: None, 3: None}) == [2, 3]
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(folder, capfd):
@@ -105,15 +113,26 @@ def test_what_a_kill_left_half_deleted_or_half_written_is_removed(folder):
     assert os.listdir(folder) == ["2"]
 
 
-def test_a_damaged_checkpoint_is_named(folder):
+def cut_in_half(folder):
+    for path in (folder / "state").rglob("d/*"):
+        os.truncate(path, path.stat().st_size // 2)
+
+
+def test_a_damaged_checkpoint_is_named_with_what_to_do(folder, capfd):
     checkpoints = Checkpoints(folder)
-    checkpoints.save(state(1), {})
+    for step in (1, 2):
+        checkpoints.save(state(step), {})
     checkpoints.close()
-    for path in (folder / "1" / "state").rglob("*"):
-        if path.is_file() and path.parent.name == "d":
-            path.write_bytes(b"")
-    with pytest.raises(UserError, match=r"checkpoints/1: the checkpoint cannot be read"):
+    cut_in_half(folder / "1")
+    cut_in_half(folder / "2")
+    with pytest.raises(UserError, match=r"checkpoints/2: the checkpoint is damaged .* goes on from step 1$") as error:
         Checkpoints(folder).restore(state(0))
+    assert "is not valid for value of size" in str(error.value) and "{" not in str(error.value)
+    shutil.rmtree(folder / "2")
+    with pytest.raises(UserError, match=r"checkpoints/1: .*; delete this folder: there is none before it, so the run"):
+        Checkpoints(folder).restore(state(0))
+    gc.collect()
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_no_folder_means_no_checkpoint(folder):

@@ -29,7 +29,10 @@ def test_run_needs_neither_jax_nor_numpy():
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
-@pytest.mark.parametrize(("data", "stored"), [(b"\x00\xff", b"\x00\xff"), ("µm\n", "µm\n".encode())])
+@pytest.mark.parametrize(
+    ("data", "stored"),
+    [(b"\x00\xff", b"\x00\xff"), ("µm\n", "µm\n".encode()), (os.fsdecode(b"\xff.png"), b"\xff.png")],
+)
 def test_write_atomic_replaces_and_leaves_nothing_else(tmp_path, data, stored):
     path = tmp_path / "file"
     path.write_text("old and longer than the new content")
@@ -181,6 +184,22 @@ def test_bind_is_a_resume_for_the_same_config_only(tmp_path):
         assert "betas" not in str(error.value)
 
 
+def test_a_folder_is_compared_without_taking_it(tmp_path):
+    assert run.check_folder(tmp_path / "none", CONFIG) is False
+    with RunFolder(tmp_path / "run") as folder:
+        folder.bind(CONFIG)
+        begin(folder)
+        assert run.check_folder(tmp_path / "run", CONFIG) is True
+        with pytest.raises(UserError, match="run belongs to another config: seed was 0, now 1"):
+            run.check_folder(tmp_path / "run", {**CONFIG, "seed": 1})
+    assert names(tmp_path) == ["run"]
+
+
+def test_a_folder_whose_name_is_not_utf8_is_refused(tmp_path):
+    with pytest.raises(UserError, match="the name is not UTF-8"):
+        run.check_folder(tmp_path / os.fsdecode(b"run\xff"), CONFIG)
+
+
 def test_bind_lets_named_leaves_and_groups_change(tmp_path):
     may_change = ("log", "data.workers")
     with RunFolder(tmp_path) as folder:
@@ -262,6 +281,17 @@ def test_a_resumed_file_is_that_of_the_straight_run(tmp_path, torn):
     write_steps(resumed, 4, range(6, 12, 2))
     assert (resumed / "metrics.jsonl").read_bytes() == (straight / "metrics.jsonl").read_bytes()
     assert [row["step"] for row in read_metrics(resumed / "timing.jsonl")] == list(range(0, 12, 2))
+
+
+def test_rows_of_the_resumed_step_that_came_after_the_save_go(tmp_path):
+    writer = MetricWriter(tmp_path, None, tensorboard=False)
+    writer.write(4, {"loss": 1.0})
+    size = writer.sync()
+    writer.write(4, {"rankme": 3.5})
+    writer.close()
+    assert size == (tmp_path / "metrics.jsonl").read_bytes().index(b"\n") + 1
+    MetricWriter(tmp_path, 4, False, size).close()
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 4, "loss": 1.0}]
 
 
 def test_a_new_start_empties_the_files(tmp_path):

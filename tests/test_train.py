@@ -45,12 +45,17 @@ def straight(environment, tmp_path_factory):
     return workdir, done
 
 
-def start_and_signal(env, workdir, number, when, *changes):
-    """Starts a run, sends it a signal as soon as `when(workdir)` holds, and returns (exit code, stderr)."""
-    process = subprocess.Popen(command(workdir, *changes), env=env, stderr=subprocess.PIPE, text=True)
+def start_and_signal(env, workdir, number, when, *changes, send=os.kill):
+    """Starts a run, sends it a signal as soon as `when(workdir)` holds, and returns (exit code, stderr).
+
+    Data workers hold stderr too: this returns when the last of them is gone.
+    """
+    words = command(workdir, *changes)
+    process = subprocess.Popen(words, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while process.poll() is None and not when(workdir):
         time.sleep(0.002)
-    process.send_signal(number)
+    if process.poll() is None:
+        send(process.pid, number)
     _, errors = process.communicate(timeout=120)
     return process.returncode, errors
 
@@ -70,6 +75,16 @@ def saving(workdir):
 def weights(workdir):
     folder = workdir / "export"
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.safetensors")}
+
+
+def kept(workdir):
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+
+
+def test_the_best_checkpoint_is_the_first_with_its_score(straight):
+    rows = [row for row in read_metrics(straight[0] / "metrics.jsonl") if "rankme" in row and row["step"]]
+    best = max(rows, key=lambda row: row["knn_balanced_accuracy"])
+    assert kept(straight[0]) == sorted({best["step"], 9, 10})
 
 
 def test_a_run_leaves_what_it_promises(straight):
@@ -107,11 +122,13 @@ def test_killed_and_started_again_is_bit_identical(when, straight, environment, 
     assert done.returncode == 0, done.stderr
     assert (workdir / "metrics.jsonl").read_bytes() == (straight[0] / "metrics.jsonl").read_bytes()
     assert weights(workdir) == weights(straight[0])
+    assert kept(workdir) == kept(straight[0])
 
 
-def test_sigterm_saves_and_two_workers_resume_it_to_the_bit(straight, environment, tmp_path):
-    workdir = tmp_path / "run"
-    code, errors = start_and_signal(environment, workdir, signal.SIGTERM, rows_at_least(3), "--config.data.workers=2")
+def test_sigterm_to_the_group_saves_and_two_workers_resume_it_to_the_bit(straight, environment, tmp_path):
+    """Schedulers signal the data workers as well."""
+    workdir, workers = tmp_path / "run", "--config.data.workers=2"
+    code, errors = start_and_signal(environment, workdir, signal.SIGTERM, rows_at_least(3), workers, send=os.killpg)
     assert code == 143, errors
     saved = int(re.search(r"saved at step (\d+)", errors)[1])
     assert (workdir / "checkpoints" / str(saved)).is_dir()
@@ -120,6 +137,87 @@ def test_sigterm_saves_and_two_workers_resume_it_to_the_bit(straight, environmen
     assert f"resumed at step {saved}" in done.stderr
     assert (workdir / "metrics.jsonl").read_bytes() == (straight[0] / "metrics.jsonl").read_bytes()
     assert weights(workdir) == weights(straight[0])
+    assert kept(workdir) == kept(straight[0])
+
+
+def test_a_signal_before_the_first_step_ends_the_compilation(environment, tmp_path):
+    env = environment | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+    process = subprocess.Popen(command(tmp_path / "run"), env=env, stderr=subprocess.PIPE, text=True)
+    lines = iter(process.stderr.readline, "")
+    assert any("compiling the training step" in line for line in lines)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "SIGTERM: nothing to save" in errors and "compiled in" not in errors
+    assert os.listdir(tmp_path / "run" / "checkpoints") == []
+
+
+SIGNALLED = """
+import os, signal, sys, time
+from histojax import loop, train
+
+extract, stations = loop.Loop._extract, loop.Loop._stations
+evaluation, kill = map(int, sys.argv.pop(1).split(","))
+
+def signalled(self, images):
+    if self.step == evaluation and not self.stop.signal:
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not self.stop.signal:
+            time.sleep(0.01)
+    return extract(self, images)
+
+def killed(self):
+    stations(self)
+    if self.step == kill:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+loop.Loop._extract, loop.Loop._stations = signalled, killed
+sys.exit(train.main(sys.argv[1:]))
+"""
+
+
+def test_a_signal_during_an_evaluation_puts_it_off(straight, environment, tmp_path):
+    """The next start makes it, and a kill before the next checkpoint does not leave it twice in the metrics."""
+    workdir = tmp_path / "run"
+    words = [sys.executable, "-c", SIGNALLED]
+
+    def start(when):
+        arguments = [when, "--config", TINY, "--workdir", str(workdir)]
+        return subprocess.run([*words, *arguments], env=environment, capture_output=True, text=True, timeout=300)
+
+    def evaluated():
+        return [row["step"] for row in read_metrics(workdir / "metrics.jsonl") if "rankme" in row]
+
+    done = start("4,0")
+    assert done.returncode == 143 and "saved at step 4" in done.stderr, done.stderr
+    assert evaluated() == [0]
+    assert start("0,5").returncode == -signal.SIGKILL
+    assert evaluated() == [0, 4]
+    done = start("10,0")
+    assert done.returncode == 143 and "saved at step 10" in done.stderr, done.stderr
+    done = finish(environment, workdir)
+    assert done.returncode == 0 and "resumed at step 10" in done.stderr, done.stderr
+    assert (workdir / "metrics.jsonl").read_bytes() == (straight[0] / "metrics.jsonl").read_bytes()
+    assert weights(workdir) == weights(straight[0])
+    assert kept(workdir) == kept(straight[0])
+
+
+def test_an_incomplete_only_checkpoint_is_no_start(straight, environment, capsys, tmp_path):
+    """The weights of the configuration are loaded again; --check says so and removes nothing."""
+    workdir, file = tmp_path / "run", straight[0] / "export" / "timm" / "model.safetensors"
+    changes = (f"--config.model.weights={file}", "--config.stop_step=3", "--config.mesh.groups=1")
+    assert finish(environment, workdir, *changes).returncode == 0
+    metrics = (workdir / "metrics.jsonl").read_bytes()
+    (workdir / "checkpoints" / "3" / "state" / "_METADATA").unlink()
+    assert train.main(["--config", TINY, "--workdir", str(workdir), "--check", *changes]) == 0
+    assert f"start       {file}" in capsys.readouterr().out
+    assert os.listdir(workdir / "checkpoints") == ["3"]
+    done = finish(environment, workdir, *changes)
+    assert done.returncode == 0 and "checkpoints/3: an incomplete checkpoint, removed" in done.stderr, done.stderr
+    assert (workdir / "metrics.jsonl").read_bytes() == metrics
+    card = json.loads((workdir / "export" / "meta" / "card.json").read_text())
+    assert [source["file"] for source in card["starting_weights"]] == ["model.safetensors"]
 
 
 def test_two_devices_with_split_state_continue_from_the_exported_training_state(straight, environment, tmp_path):
@@ -163,6 +261,7 @@ def test_an_exported_teacher_is_a_start_and_a_few_bad_tiles_are_survived(straigh
         Image.fromarray(source.read(i)).save(tiles / f"{i:02d}.jpg")
     whole = (tiles / "07.jpg").read_bytes()
     (tiles / "07.jpg").write_bytes(whole[: len(whole) // 3])
+    (tiles / os.fsdecode(b"bad\xff.png")).write_bytes(b"")  # a name that is no UTF-8
     done = finish(
         environment,
         tmp_path / "run",
@@ -173,8 +272,9 @@ def test_an_exported_teacher_is_a_start_and_a_few_bad_tiles_are_survived(straigh
         "--config.stop_step=8",
     )
     assert done.returncode == 0, done.stderr
-    assert "07.jpg" in (tmp_path / "run" / "bad_tiles.csv").read_text()
-    assert "1 tiles were replaced" in done.stdout or "unreadable" in done.stdout
+    listed = (tmp_path / "run" / "bad_tiles.csv").read_bytes()
+    assert b"07.jpg" in listed and b"bad\xff.png" in listed
+    assert "2 tiles were replaced" in done.stdout
 
 
 def test_the_dinov2_preset_runs_from_end_to_end(environment, tmp_path):
@@ -293,9 +393,10 @@ def test_evaluation_tiles_that_are_not_there_are_refused_before_anything_is_made
     assert not (tmp_path / "run").exists()
 
 
-def test_the_folder_of_another_config_is_refused(straight, capsys):
+@pytest.mark.parametrize("how", [[], ["--check"]], ids=["run", "check"])
+def test_the_folder_of_another_config_is_refused(how, straight, capsys):
     workdir = str(straight[0])
-    code, line = run(capsys, "--config", TINY, "--workdir", workdir, "--config.seed=1")
+    code, line = run(capsys, "--config", TINY, "--workdir", workdir, "--config.seed=1", *how)
     assert code == 2
     assert "belongs to another config: seed was 0, now 1" in line
 

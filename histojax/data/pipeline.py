@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import multiprocessing
 import os
 import signal
 import sys
@@ -196,12 +197,17 @@ def _run(batches: grain.MapDataset, workers: int) -> grain.IterDataset:
 
 
 def _start_worker(worker: int, count: int) -> None:
-    """Keeps a worker off the accelerator, leaves Ctrl-C to the main process, and ends when that one is gone."""
+    """Keeps a worker off the accelerator, leaves signals to the main process, and ends when that one is gone.
+
+    Schedulers send SIGTERM to the whole group: the main process still needs the batches until it has saved.
+    """
     os.environ["JAX_PLATFORMS"] = "cpu"
     if "jax" in sys.modules:  # Grain imports it and the variable is read at import
         sys.modules["jax"].config.update("jax_platforms", "cpu")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_exit_with, args=(os.getppid(),), daemon=True).start()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=_exit_with, args=(parent.pid if parent else os.getppid(),), daemon=True).start()
 
 
 def _exit_with(parent: int) -> None:

@@ -114,7 +114,8 @@ def write_export(
             assumed=assumed,
         )
         _write_json(temporary / CARD, full)
-        (temporary / README).write_text(readme(full, links, shape), encoding="utf-8")
+        text = readme(full, links, shape)  # it names files, which need not be UTF-8
+        (temporary / README).write_text(text, encoding="utf-8", errors="surrogateescape")
     return out_dir / WEIGHTS
 
 

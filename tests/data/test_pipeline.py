@@ -1,7 +1,13 @@
 import itertools
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
+import psutil
 import pytest
 from tile_files import HostOnly, file_bytes, make_folder, picture, spoil
 
@@ -78,6 +84,55 @@ def test_order_and_resume_do_not_depend_on_the_workers(folder, monkeypatch):
     with_one.set_state(state)
     assert same(take(with_one, 4), straight[5:])
     with_one.close()
+
+
+PROGRAM = """
+import multiprocessing, signal, sys
+from histojax.data import open_source, train_iterator
+
+if __name__ == "__main__":
+    iterator = train_iterator(open_source("synthetic:16", tile_px=16), 4, 16, seed=0, workers=2)
+    for _ in range(4):
+        next(iterator)
+    print(*(process.pid for process in multiprocessing.active_children()), flush=True)
+    for how in sys.stdin.readline().split():
+        if how == "next":
+            for _ in range(8):
+                next(iterator)
+        elif how == "close":
+            iterator.close()
+        elif how == "drop":
+            del iterator
+        elif how == "raise":
+            raise KeyboardInterrupt
+"""
+
+
+@pytest.mark.parametrize(
+    ("signals", "then", "code"),
+    [
+        ("TERM INT to the workers", "next close", 0),
+        ("", "next", 0),
+        ("", "drop", 0),
+        ("", "raise", -signal.SIGINT),
+        ("KILL to the parent", "", -signal.SIGKILL),
+    ],
+)
+def test_workers_outlive_a_signal_to_the_group_and_never_their_parent(tmp_path, signals, then, code):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command = [sys.executable, str(tmp_path / "program.py")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        workers = [psutil.Process(int(pid)) for pid in process.stdout.readline().split()]
+        assert len(workers) == 2
+        if "workers" in signals:
+            for number, worker in itertools.product((signal.SIGTERM, signal.SIGINT), workers):
+                worker.send_signal(number)
+            time.sleep(0.2)
+        elif signals:
+            os.kill(process.pid, signal.SIGKILL)
+        process.communicate(then, timeout=60)
+    assert process.returncode == code
+    assert not psutil.wait_procs(workers, timeout=10)[1]
 
 
 def test_resume_without_workers_at_every_position(folder):
