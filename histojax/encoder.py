@@ -39,6 +39,7 @@ Tree = dict[str, Any]
 Tiles = np.ndarray | Sequence[np.ndarray]
 DTYPES = ("float32", "bfloat16", "float16")
 PIXELS = 32 * 224 * 224  # of a batch, if its size is not given
+PIECE = 4 * 224 * 224  # pixels that a CPU takes through the network at a time: what lies between layers stays in cache
 _shown: set[str] = set()  # lines on licences that were printed
 
 
@@ -175,8 +176,13 @@ class Encoder:
         # accelerators round float32 products to TF32 or bfloat16 unless told otherwise
         exact = getattr(self.config, "dtype", jnp.float32) == jnp.float32
         with jax.default_matmul_precision("highest" if exact else "default"):
-            out = nnx.merge(self.graph, parameters)(normalise(tiles, self.preprocess))
-            return choose(out).astype(jnp.float32)
+            network = nnx.merge(self.graph, parameters)
+            piece = len(tiles)
+            if jax.default_backend() == "cpu":
+                piece = max(1, PIECE // math.prod(tiles.shape[1:3]))
+            return _by_pieces(
+                lambda t: choose(network(normalise(t, self.preprocess))).astype(jnp.float32), tiles, piece
+            )
 
     def _in_batches(self, program: Callable, images: Tiles, shape: tuple[int, ...]) -> np.ndarray:
         """(N, *shape) float32 of `program`; the last batch is filled up, so that one compiled program serves."""
@@ -193,6 +199,16 @@ class Encoder:
         if waiting is not None:
             done.append(np.asarray(waiting[0])[: waiting[1]])
         return np.concatenate(done) if done else np.zeros((0, *shape), np.float32)
+
+
+def _by_pieces(function: Callable[[jax.Array], jax.Array], batch: jax.Array, piece: int) -> jax.Array:
+    """`function` of a batch (N, ...), row by row the same, computed for `piece` rows after the other."""
+    count = len(batch) // piece
+    if count < 2:
+        return function(batch)
+    whole = jax.lax.map(function, batch[: count * piece].reshape(count, piece, *batch.shape[1:]))
+    whole = whole.reshape(count * piece, *whole.shape[2:])
+    return whole if count * piece == len(batch) else jnp.concatenate([whole, function(batch[count * piece :])])
 
 
 def _check_batch(images: Tiles) -> None:

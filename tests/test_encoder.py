@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -18,7 +19,7 @@ from histojax.data.preprocess import normalise as on_host
 from histojax.encoder import Encoder, load_encoder, normalise, run_config, with_pooling
 from histojax.errors import UserError
 from histojax.models.beit import BeitConfig
-from histojax.models.network import abstract
+from histojax.models.network import POOLINGS, abstract
 from histojax.models.record import Preprocess, WeightFile
 from histojax.models.resnet import ResNetConfig
 from histojax.models.table import ENCODERS, find
@@ -102,6 +103,19 @@ def test_prepared_tiles_can_be_given_to_the_device(encoder):
     on_device = encoder.forward(prepared)
     assert isinstance(on_device, jax.Array)
     np.testing.assert_array_equal(on_device, encoder(TILES[:4]))
+
+
+@pytest.mark.parametrize(("count", "loops"), [(2, 1), (4, 2), (5, 3), (7, 3)])
+def test_pieces_change_nothing(encoder, count, loops, monkeypatch):
+    """`loops`: one over the blocks, one over the pieces, one over the blocks for what is left."""
+    prepared = encoder.prepare(np.concatenate([TILES, TILES[:, ::-1]])[:count])
+    assert len(prepared) == count
+    whole = np.asarray(encoder.forward(prepared))
+    monkeypatch.setattr("histojax.encoder.PIECE", 2 * 56 * 56)
+    again = load_encoder(tiny(), VIRCHOW, batch_size=4)
+    text = jax.jit(partial(again._run, POOLINGS["cls+mean"][1])).lower(again.parameters, prepared).as_text()
+    assert text.count("stablehlo.while") == loops
+    np.testing.assert_allclose(again.forward(prepared), whole, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
