@@ -47,6 +47,7 @@ class Schedules:
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> Schedules:
+        """The schedules of a checked configuration, over all its steps."""
         length, o, t = config.epoch_steps, config.optim, config.teacher
         steps = config.epochs * length
         peak = scaled_lr(o.base_lr, config.batch_size)
