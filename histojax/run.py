@@ -141,13 +141,9 @@ class RunFolder:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def check(self, config: Mapping[str, Any], may_change: Sequence[str] = ()) -> bool:
-        """Whether the folder holds a run of `config` that was begun; as `check_folder`."""
-        return check_folder(self.path, config, may_change)
-
     def bind(self, config: Mapping[str, Any], may_change: Sequence[str] = ()) -> bool:
-        """Makes the folder that of `config`, with its values of the leaves in `may_change`; else as `check`."""
-        begun = self.check(config, may_change)
+        """Makes the folder that of `config`, with its values of the leaves in `may_change`; else as `check_folder`."""
+        begun = check_folder(self.path, config, may_change)
         self._store_config(json.loads(json.dumps(config)), may_change)
         return begun
 

@@ -157,14 +157,14 @@ def begin(folder):
 def test_a_start_that_failed_before_its_first_step_binds_nobody(tmp_path):
     with RunFolder(tmp_path) as folder:
         folder.bind(CONFIG)
-        assert folder.check({**CONFIG, "seed": 1}) is False
+        assert run.check_folder(folder.path, {**CONFIG, "seed": 1}) is False
         assert folder.bind({**CONFIG, "seed": 1}) is False
     assert json.loads((tmp_path / "config.json").read_text())["config"]["seed"] == 1
 
 
 def test_a_folder_in_which_nothing_came_to_be_goes(tmp_path):
     with RunFolder(tmp_path / "run") as folder:
-        folder.check(CONFIG)
+        run.check_folder(folder.path, CONFIG)
     assert not (tmp_path / "run").exists()
     with RunFolder(tmp_path / "run") as folder:
         folder.bind(CONFIG)
@@ -178,7 +178,7 @@ def test_bind_is_a_resume_for_the_same_config_only(tmp_path):
         assert folder.bind(json.loads(json.dumps(CONFIG))) is True
         changed = {**CONFIG, "seed": 1, "optim": {"lr": 2e-4, "betas": (0.9, 0.999)}, "extra": None}
         with pytest.raises(UserError) as error:
-            folder.check(changed)
+            run.check_folder(folder.path, changed)
         for leaf in ("seed was 0, now 1", "optim.lr was 0.0001, now 0.0002", "extra was absent, now null"):
             assert leaf in str(error.value)
         assert "betas" not in str(error.value)
