@@ -16,7 +16,8 @@ from histojax.evaluation.histogram import colour_histogram
 from histojax.evaluation.knn import knn_predict
 from histojax.evaluation.metrics import balanced_accuracy
 from histojax.evaluation.probe import ridge_probe
-from histojax.evaluation.rank import feature_spread, rankme
+from histojax.evaluation.rank import rankme
+from histojax.ssl.health import feature_spread
 
 Batch = Mapping[str, np.ndarray]
 CHECK = "they could be at the start; look after the storage and run the same command again"

@@ -9,11 +9,9 @@ Convert.c) and torchvision (ColorJitter, GaussianBlur), as facebookresearch/dino
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 BLUR_TAPS = 9
 
@@ -139,25 +137,3 @@ def color_jitter(image: jax.Array, order: jax.Array, factors: jax.Array) -> jax.
         return jax.lax.switch(which, JITTERS, x, factors[which])
 
     return jax.lax.fori_loop(0, len(JITTERS), one, image)
-
-
-def on_pixels(operation: Callable, *parameters: float) -> Callable[[np.ndarray], np.ndarray]:
-    """The operation on a picture: f(uint8 (H, W, 3)) -> uint8 (H, W, 3)."""
-
-    def run(picture: np.ndarray) -> np.ndarray:
-        planar = jnp.asarray(picture.transpose(2, 0, 1), jnp.float32)
-        out = jax.jit(operation)(planar, *(jnp.float32(p) for p in parameters))
-        return np.asarray(out).transpose(1, 2, 0).astype(np.uint8)
-
-    return run
-
-
-OPERATIONS: dict[str, Callable] = {  # by the names of recorded arrays, "hue/0.05" and the like; for `on_pixels`
-    "brightness": brightness,
-    "contrast": contrast,
-    "saturation": saturation,
-    "hue": hue,
-    "blur_k9": gaussian_blur,
-    "grayscale3": grayscale,
-    "solarize128": solarize,
-}

@@ -2,24 +2,22 @@
 
 Half of a group's crops get a mask. Their shares of masked patches are spread evenly over a range, so the total of
 a group hardly varies and has a bound that depends on sizes alone: indices are padded to it. `sample_masks` runs on
-the device. `reference_masks` is the same with Python's random numbers in the reference's order, for replays.
+the device.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
-import random
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-_TRIES = 10  # for each block
-_MIN_AREA = 4.0  # patches of a block
-_ASPECT = 0.3  # blocks are between 0.3 and 1 / 0.3 times as high as wide
+TRIES = 10  # for each block
+MIN_AREA = 4.0  # patches of a block
+ASPECT = 0.3  # blocks are between 0.3 and 1 / 0.3 times as high as wide
 
 
 @jax.tree_util.register_dataclass
@@ -145,7 +143,7 @@ def block_masks(key: jax.Array, requests: jax.Array, grid: tuple[int, int]) -> j
     cap = block_cap(grid)
 
     def active(s: _Search) -> jax.Array:
-        return (s.covered < requests) & (s.tries < _TRIES)
+        return (s.covered < requests) & (s.tries < TRIES)
 
     def draw(s: _Search) -> _Search:
         u = jax.random.uniform(jax.random.fold_in(key, s.step), (4 * len(requests),), jnp.float32).reshape(4, -1)
@@ -170,8 +168,8 @@ def block_size(area_u: jax.Array, aspect_u: jax.Array, room: jax.Array) -> tuple
 
     With less than 4 patches of room the area lies between the room and 4.
     """
-    area = _MIN_AREA + (room - _MIN_AREA) * area_u
-    aspect = jnp.exp(math.log(_ASPECT) * (1.0 - 2.0 * aspect_u))
+    area = MIN_AREA + (room - MIN_AREA) * area_u
+    aspect = jnp.exp(math.log(ASPECT) * (1.0 - 2.0 * aspect_u))
     height, width = jnp.round(jnp.sqrt(area * aspect)), jnp.round(jnp.sqrt(area / aspect))
     return height.astype(jnp.int32), width.astype(jnp.int32)
 
@@ -179,49 +177,3 @@ def block_size(area_u: jax.Array, aspect_u: jax.Array, room: jax.Array) -> tuple
 def _within(position: np.ndarray, start: jax.Array, length: jax.Array) -> jax.Array:
     offset = jnp.asarray(position - start[:, None, None])
     return (offset >= 0) & (offset < length[:, None, None])
-
-
-def reference_masks(
-    rng: random.Random,
-    crops: int,
-    grid: tuple[int, int],
-    ratio: tuple[float, float] = (0.1, 0.5),
-    probability: float = 0.5,
-) -> np.ndarray:
-    """(crops, N) bool: the masks of one batch exactly as the reference draws them from Python's generator.
-
-    Rows are in the reference's order, all crops of the first view and then all of the second.
-    """
-    edges = ratio_edges(crops, ratio, probability)
-    patches = np.float32(grid[0] * grid[1])
-    masks = []
-    for low, high in itertools.pairwise(edges):
-        share = low + (high - low) * np.float32(rng.random())
-        masks.append(reference_block_mask(rng, grid, int(patches * share)))
-    masks += [np.zeros(grid, bool) for _ in range(crops - len(masks))]
-    rng.shuffle(masks)
-    return np.stack(masks).reshape(crops, -1)
-
-
-def reference_block_mask(rng: random.Random, grid: tuple[int, int], request: int) -> np.ndarray:
-    """(rows, columns) bool: one block mask exactly as the reference draws it from Python's generator."""
-    mask = np.zeros(grid, bool)
-    while (missing := request - int(mask.sum())) > 0:
-        if not any(_reference_block(rng, mask, min(missing, block_cap(grid))) for _ in range(_TRIES)):
-            break
-    return mask
-
-
-def _reference_block(rng: random.Random, mask: np.ndarray, room: int) -> bool:
-    """Whether a drawn block fits; then it is set in `mask`."""
-    area = rng.uniform(_MIN_AREA, room)
-    aspect = math.exp(rng.uniform(math.log(_ASPECT), math.log(1 / _ASPECT)))
-    height, width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-    if height >= mask.shape[0] or width >= mask.shape[1]:
-        return False
-    top, left = rng.randint(0, mask.shape[0] - height), rng.randint(0, mask.shape[1] - width)
-    block = mask[top : top + height, left : left + width]
-    if not 0 < block.size - block.sum() <= room:
-        return False
-    block[:] = True
-    return True

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from histojax.ssl import losses
+from histojax.ssl import health, losses
 from histojax.ssl.augment import multi_crop, normalize, resize
 from histojax.ssl.heads import logits
 from histojax.ssl.masks import MaskBatch, sample_masks
@@ -159,7 +159,12 @@ def teach(recipe: Recipe, state: TrainState, views: Views, temp: jax.Array) -> t
         )
         centres = {k: Centre(used[k], means[k]) for k in used}
     output = jax.lax.stop_gradient(TeacherOutput(*targets, centres))
-    return output, _watch(cls, output.cls.probabilities())
+    probabilities = output.cls.probabilities()
+    return output, {
+        "feature_spread": health.feature_spread(cls),
+        "teacher_entropy": health.entropy(probabilities).mean(),
+        "prototype_use": health.prototype_use(probabilities),
+    }
 
 
 def student_gradient(
@@ -262,21 +267,6 @@ def gather_patches(patches: jax.Array, masks: MaskBatch) -> jax.Array:
 
 def _flat(crops: jax.Array) -> jax.Array:
     return crops.reshape(-1, *crops.shape[2:])
-
-
-def _watch(cls: jax.Array, probabilities: jax.Array) -> Metrics:
-    """Signs of collapse: spread of the teacher's features (1 is that of random directions), entropy of its targets
-    in nats, and prototypes that are some token's first choice, as a share of the most that could be."""
-    tokens, prototypes = cls.shape[0] * cls.shape[1], probabilities.shape[-1]
-    unit = cls / jnp.maximum(jnp.linalg.norm(cls, axis=-1, keepdims=True), 1e-8)
-    spread = jnp.std(unit, axis=(0, 1)).mean() * cls.shape[-1] ** 0.5
-    entropy = -jnp.sum(jax.scipy.special.xlogy(probabilities, probabilities), -1).mean()
-    won = jnp.zeros((prototypes,), jnp.float32).at[jnp.argmax(probabilities, -1).reshape(-1)].set(1.0)
-    return {
-        "feature_spread": spread,
-        "teacher_entropy": entropy,
-        "prototype_use": won.sum() / min(tokens, prototypes),
-    }
 
 
 def make_features(recipe: Recipe, mesh: Mesh | None = None) -> Callable:

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import PIL
 import pytest
+from parity_cases.pixel_operations import OPERATIONS, on_pixels
 from PIL import Image, ImageEnhance
 
 from histojax.ssl import color
 from histojax.ssl.resize import crop_resize, resize
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "dinov2" / "augment_ops.npz")
-NAMES = [n for n in GOLDEN.files if n.partition("/")[0] in color.OPERATIONS]
+NAMES = [n for n in GOLDEN.files if n.partition("/")[0] in OPERATIONS]
 
 
 CROP = jax.jit(crop_resize, static_argnums=(2, 3))
@@ -35,13 +36,13 @@ def assert_levels(ours, expected, share=0.001):
 @pytest.mark.parametrize("name", NAMES)
 def test_operation_matches_recorded_array(name):
     kind, _, parameter = name.partition("/")
-    ours = color.on_pixels(color.OPERATIONS[kind], *([float(parameter)] if parameter else []))(GOLDEN["image"])
+    ours = on_pixels(OPERATIONS[kind], *([float(parameter)] if parameter else []))(GOLDEN["image"])
     assert ours.dtype == np.uint8
     assert_levels(ours, GOLDEN[name])
 
 
 def test_all_kinds_are_recorded():
-    assert {n.partition("/")[0] for n in NAMES} == set(color.OPERATIONS)
+    assert {n.partition("/")[0] for n in NAMES} == set(OPERATIONS)
 
 
 @pytest.mark.parametrize("i", range(4))
@@ -99,12 +100,12 @@ def test_hsv_matches_pillow_for_every_hue_and_saturation():
         assert_levels(jax.jit(color.hsv_to_rgb)(*planar(rgb)).transpose(1, 2, 0), back, 1e-5)
 
 
-@pytest.mark.parametrize("kind", sorted(color.OPERATIONS))
+@pytest.mark.parametrize("kind", sorted(OPERATIONS))
 def test_black_and_white_stay_in_range(kind):
     for level in (0, 255):
         flat = np.full((3, 12, 12), level, np.float32)
         parameter = () if kind in ("grayscale3", "solarize128") else (1.4,)
-        out = np.asarray(jax.jit(color.OPERATIONS[kind])(flat, *parameter))
+        out = np.asarray(jax.jit(OPERATIONS[kind])(flat, *parameter))
         assert np.isfinite(out).all() and out.min() >= 0 and out.max() <= 255
         assert (out == np.round(out)).all()
 

@@ -14,6 +14,7 @@ import numpy as np
 from histojax.ssl import masks as m
 from parity_cases.check import Check, bounded, compare, skipped, worst
 from parity_cases.golden import ArrayFile, Arrays, Folder
+from parity_cases.reference_masks import reference_block_mask, reference_masks
 from parity_cases.statistics import chi_square, counts_gap, mean_gap
 
 BATCHES = 64  # at least so many are drawn
@@ -37,7 +38,7 @@ def _grid(name: str, group: str, a: Arrays) -> Iterator[Check]:
         yield compare(name, "largest block", m.block_cap((side, side)), a["max_num_patches"])
     if "exact_masks" in a:
         triples = zip(a["exact_seeds"], a["exact_targets"])
-        ours = [m.reference_block_mask(random.Random(int(s)), (side, side), int(t)) for s, t in triples]
+        ours = [reference_block_mask(random.Random(int(s)), (side, side), int(t)) for s, t in triples]
         yield compare(name, f"replayed masks ({len(ours)})", np.stack(ours), a["exact_masks"])
     draws, targets = int(a["draws_per_target"]), a["targets"]
     wanted = jnp.asarray(np.repeat(targets, draws), jnp.int32)
@@ -70,7 +71,7 @@ def _cells(name: str, drawn: np.ndarray, targets: np.ndarray, recorded: np.ndarr
 def _replayed(name: str, a: Arrays) -> Iterator[Check]:
     crops, patches = a["collated_masks"].shape
     side = int(patches**0.5)
-    ours = m.reference_masks(random.Random(int(a["seed"])), crops, (side, side))
+    ours = reference_masks(random.Random(int(a["seed"])), crops, (side, side))
     bound = m.upper_bound(crops, patches)
     packed = m.pack(jnp.asarray(a["collated_masks"])[None], bound)
     n = int(packed.count[0])

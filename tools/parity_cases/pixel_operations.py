@@ -6,19 +6,29 @@ import re
 from collections.abc import Callable, Iterator
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from histojax.data.preprocess import fit
 from histojax.models.record import Preprocess
+from histojax.ssl import color
 from histojax.ssl.augment import STD, normalize
-from histojax.ssl.color import OPERATIONS, gaussian_blur, on_pixels
 from histojax.ssl.resize import crop_resize
 from parity_cases.check import Check, bounded, compare, failed
 from parity_cases.golden import ArrayFile, Arrays, Folder
 
 LEVEL = 1 / 255 / max(STD)  # one grey level after normalising: the least that it becomes in a channel
 BOX = "/box_top_left_h_w_size"
+OPERATIONS: dict[str, Callable] = {  # by the names of recorded arrays, "hue/0.05" and the like
+    "brightness": color.brightness,
+    "contrast": color.contrast,
+    "saturation": color.saturation,
+    "hue": color.hue,
+    "blur_k9": color.gaussian_blur,
+    "grayscale3": color.grayscale,
+    "solarize128": color.solarize,
+}
 
 
 def cases(file: ArrayFile, folder: Folder) -> Iterator[tuple[str, Callable]]:
@@ -55,7 +65,7 @@ def _crops(name: str, a: Arrays) -> Iterator[Check]:
         yield _levels(name, crop, np.moveaxis(ours, 0, -1), a[f"{crop}/out"])
         for chain in [k for k in a if re.fullmatch(rf"chain/blur[\d.]+_then_normalize_of_{crop}", k)]:
             sigma = float(re.search(r"blur([\d.]+)_", chain)[1])
-            blurred = normalize(jnp.moveaxis(gaussian_blur(ours, jnp.float32(sigma)), 0, -1))
+            blurred = normalize(jnp.moveaxis(color.gaussian_blur(ours, jnp.float32(sigma)), 0, -1))
             yield _levels(name, chain, np.moveaxis(blurred, -1, 0), a[chain], LEVEL)
 
 
@@ -67,3 +77,14 @@ def _whole(name: str, a: Arrays) -> Iterator[Check]:
         if match := re.fullmatch(r"eval_transform_(\d+)_(\d+)", key):
             pixels = fit(a["image"], Preprocess(int(match[1]), int(match[2]), "bicubic"))
             yield _levels(name, key, np.moveaxis(normalize(pixels), -1, 0), a[key], LEVEL)
+
+
+def on_pixels(operation: Callable, *parameters: float) -> Callable[[np.ndarray], np.ndarray]:
+    """The operation on a picture: f(uint8 (H, W, 3)) -> uint8 (H, W, 3)."""
+
+    def run(picture: np.ndarray) -> np.ndarray:
+        planar = jnp.asarray(picture.transpose(2, 0, 1), jnp.float32)
+        out = jax.jit(operation)(planar, *(jnp.float32(p) for p in parameters))
+        return np.asarray(out).transpose(1, 2, 0).astype(np.uint8)
+
+    return run
