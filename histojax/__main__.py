@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from histojax.host_memory import restart_with_huge_pages
+from histojax.common.host_memory import restart_with_huge_pages
 
 VERBS = {  # verb: what it does; its module is histojax.VERB
     "train": "continue DINOv2 training of a ViT on your tiles",

@@ -2,7 +2,7 @@
 
 `paper()` is the setting of Roth, Koch et al. 2023 (arXiv 2401.04720) as their code ran it; `dinov2()` is the
 recipe of Oquab et al. 2023 as in the released `vitl16_short` configuration. A file in `configs/` starts from one
-of them and changes what differs; histojax.config_check refuses impossible values.
+of them and changes what differs; histojax.training.check refuses impossible values.
 """
 
 from __future__ import annotations
@@ -12,16 +12,6 @@ from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
-
-SIZES = {  # name: (width, depth, heads, default feed-forward)
-    "vit_micro": (64, 2, 2, "mlp"),
-    "vit_mini": (192, 6, 3, "mlp"),
-    "vit_tiny": (192, 12, 3, "mlp"),
-    "vit_small": (384, 12, 6, "mlp"),
-    "vit_base": (768, 12, 12, "mlp"),
-    "vit_large": (1024, 24, 16, "mlp"),
-    "vit_giant2": (1536, 40, 24, "swiglu"),
-}
 
 
 def paper() -> ConfigDict:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from histojax import cli
-from histojax.errors import UserError
+from histojax.common import cli
+from histojax.common.errors import UserError
 
 HELP = """\
 histojax convert: read a weight file of any kind, say what is in it, and write it anew
@@ -63,10 +63,10 @@ def _main(argv: Sequence[str]) -> int:
     values = _arguments(argv)
     if not values.out and not values.check:
         raise UserError("--out DIR is missing: the folder to write to (or --check to write nothing)")
-    from histojax import transfer  # jax is imported only now
-    from histojax.models.table import find
     from histojax.weights.export import check_target, write_export
     from histojax.weights.licence import check_commercial
+    from histojax.zoo import transfer  # jax is imported only now
+    from histojax.zoo.table import find
 
     record = find(values.encoder) if values.encoder else None
     parcel = transfer.open_file(

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from histojax import cli
-from histojax.errors import UserError
+from histojax.common import cli
+from histojax.common.errors import UserError
 
 HELP = """\
 histojax encoders: the published encoders that can be loaded by name
@@ -65,7 +65,7 @@ def _main(argv: Sequence[str]) -> int:
         raise UserError("--paper takes neither names nor --commercial nor --markdown")
     if "markdown" in flags and (names or "json" in flags):
         raise UserError("--markdown is for the table: it takes neither names nor --json")
-    from histojax.models.table import ENCODERS, find  # jax is imported only now
+    from histojax.zoo.table import ENCODERS, find  # jax is imported only now
 
     if "paper" in flags:
         rows = paper_rows()
@@ -159,7 +159,7 @@ def _plain(value: Any) -> str:
 
 
 def _file(file: Any) -> str:
-    from histojax.published import address
+    from histojax.zoo.published import address
 
     size = f", {file.size / 1e6:,.0f} MB" if file.size else ""
     where = address(file) or f"by hand from {file.home}"
@@ -170,7 +170,7 @@ def _file(file: Any) -> str:
 def as_dict(record: Any) -> dict[str, Any]:
     """The record for programs, with parameters counted."""
     from histojax.models.network import family, parameter_count
-    from histojax.published import address
+    from histojax.zoo.published import address
 
     fields = dataclasses.asdict(dataclasses.replace(record, network=None))
     network = {field.name: getattr(record.network, field.name) for field in dataclasses.fields(record.network)}
@@ -188,7 +188,7 @@ def as_dict(record: Any) -> dict[str, Any]:
 def paper_rows() -> list[dict[str, Any]]:
     """Table 3 of the paper from the records: printed and counted parameters, width, input, mean and std."""
     from histojax.models.network import parameter_count
-    from histojax.models.table import ENCODERS, PAPER
+    from histojax.zoo.table import ENCODERS, PAPER
 
     rows = []
     for name, (printed, key) in PAPER.items():

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from histojax import cli
-from histojax.errors import UserError
+from histojax.common import cli
+from histojax.common.errors import UserError
 
 HELP = """\
 histojax export: write weights so that other libraries load them unchanged
@@ -69,9 +69,9 @@ def _main(argv: Sequence[str]) -> int:
     for name, what in (("to", "timm, hf or meta"), ("out", "the folder to write to")):
         if not getattr(values, name):
             raise UserError(f"--{name} is missing: {what} (see --help)")
-    from histojax import transfer  # jax is imported only from here on
     from histojax.weights.export import check_target, write_export
     from histojax.weights.licence import check_commercial
+    from histojax.zoo import transfer  # jax is imported only from here on
 
     parcel = _open(values)
     check_target(parcel.family, values.to, parcel.tree)
@@ -111,8 +111,8 @@ def _arguments(argv: Sequence[str]) -> Any:
 
 def _open(values: Any) -> Any:
     """The weights that SOURCE names."""
-    from histojax import transfer
-    from histojax.models.table import find
+    from histojax.zoo import transfer
+    from histojax.zoo.table import find
 
     source = Path(values.source)
     if transfer.is_run(source):

@@ -1,4 +1,4 @@
-"""`histojax train`: continue DINOv2 training on tiles. Flags in, one call, an exit code out; see histojax.loop."""
+"""`histojax train`: continue DINOv2 training on tiles. Flags in, one call, an exit code out."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from histojax import cli
-from histojax.config_check import check
-from histojax.errors import UserError
-from histojax.host_memory import restart_with_huge_pages
+from histojax.common import cli
+from histojax.common.errors import UserError
+from histojax.common.host_memory import restart_with_huge_pages
+from histojax.training import config_flags
+from histojax.training.check import check
 
 HELP = """\
 histojax train: continue DINOv2 self-supervised training of a ViT on tiles
@@ -54,26 +55,26 @@ def _main(argv: Sequence[str]) -> int:
         print(HELP, file=sys.stdout if argv else sys.stderr)
         return 0 if argv else cli.BAD_INPUT
     if "--helpconfig" in argv and not any(word.startswith("--config") for word in argv):
-        print(cli.helpconfig())
+        print(config_flags.helpconfig())
         return 0
     values = _flags()
-    cli.parse(values, argv)
+    config_flags.parse(values, argv)
     if values.helpconfig:
-        print(cli.helpconfig(values.config))
+        print(config_flags.helpconfig(values.config))
         return 0
     if values.config is None:
         raise UserError("--config FILE is missing, for example --config configs/quickstart.py")
     if not values.workdir:
         raise UserError("--workdir DIR is missing: the folder of this run, for example --workdir runs/first")
     check(values.config)
-    from histojax import loop  # jax is imported only now: a typo above costs no start-up
+    from histojax.training import loop  # jax is imported only now: a typo above costs no start-up
 
     return loop.run(values.config, values.workdir, offline=values.offline, plan_only=values.check)
 
 
 def _flags() -> flags.FlagValues:
     values = flags.FlagValues()
-    cli.define_config(values)
+    config_flags.define_config(values)
     flags.DEFINE_string("workdir", "", "the run's folder", flag_values=values)
     flags.DEFINE_bool("offline", False, "never download", flag_values=values)
     flags.DEFINE_bool("check", False, "print the plan and stop", flag_values=values)

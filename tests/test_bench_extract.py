@@ -6,7 +6,7 @@ import bench_extract
 import numpy as np
 import pytest
 
-from histojax.models.table import find
+from histojax.zoo.table import find
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from histojax.__main__ import main as histojax
-from histojax.models import table
-from histojax.models.record import EncoderRecord, Preprocess, WeightFile
 from histojax.models.vit import ViTConfig
 from histojax.weights.mapping import flatten
 from histojax.weights.read import read_tree
+from histojax.zoo import table
+from histojax.zoo.record import EncoderRecord, Preprocess, WeightFile
 
 GOLDEN = __import__("pathlib").Path(__file__).parent / "golden" / "extractors"
 VIRCHOW, LUNIT = GOLDEN / "timm_virchow2_like.safetensors", GOLDEN / "timm_lunit_like_dino_checkpoint.pth"

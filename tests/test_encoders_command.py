@@ -6,7 +6,7 @@ import pytest
 from histojax import encoders
 from histojax.__main__ import VERBS, main
 from histojax.models import network
-from histojax.models.table import ENCODERS, PAPER
+from histojax.zoo.table import ENCODERS, PAPER
 
 
 def run(capsys, *words):
@@ -47,7 +47,7 @@ def test_what_is_unknown_or_by_hand_is_said(capsys):
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_every_record_can_be_told(name, monkeypatch):
-    monkeypatch.setattr(network, "parameter_count", lambda config: 1)  # counted in tests/models/test_table.py
+    monkeypatch.setattr(network, "parameter_count", lambda config: 1)  # counted in tests/zoo/test_table.py
     text = encoders.details(ENCODERS[name])
     assert (
         all(text.count(word) for word in ("parameters", "licence", "weights")) and "None" not in text.split("also")[0]

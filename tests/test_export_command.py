@@ -12,16 +12,16 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from histojax.__main__ import main as histojax
-from histojax.checkpoint import Checkpoints
-from histojax.models import table
-from histojax.models.record import EncoderRecord, Preprocess, WeightFile
 from histojax.models.vit import ViTConfig
-from histojax.run import RunFolder
-from histojax.ssl.recipe import Recipe
+from histojax.runs.folder import RunFolder
+from histojax.training.checkpoints import Checkpoints
+from histojax.training.recipe import recipe_of
 from histojax.weights.export import write_export
 from histojax.weights.layouts.dinov2 import META
 from histojax.weights.pos_embed import resample_grid
 from histojax.weights.read import read_tree
+from histojax.zoo import table
+from histojax.zoo.record import EncoderRecord, Preprocess, WeightFile
 
 GOLDEN = Path(__file__).parent / "golden" / "extractors"
 HIBOU = GOLDEN / "hf_dinov2reg_hibou_like.safetensors"
@@ -57,7 +57,7 @@ def finished(tmp_path_factory):
     config = runpy.run_path(str(Path(__file__).parent / "tiny.py"))["get_config"]()
     with RunFolder(folder) as opened:
         opened.bind(config.to_dict())
-    recipe = Recipe.from_config(config)
+    recipe = recipe_of(config)
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(lambda: recipe.start(recipe.init(jax.random.key(0))))
     state = jax.tree.map(lambda x: jnp.asarray(rng.standard_normal(x.shape), x.dtype), shapes)

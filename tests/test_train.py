@@ -16,7 +16,7 @@ from PIL import Image
 from histojax import train
 from histojax.__main__ import main as histojax
 from histojax.data import open_source
-from histojax.run import read_metrics
+from histojax.runs.metrics import read_metrics
 
 TINY = str(Path(__file__).parent / "tiny.py")
 LAST = 10
@@ -155,7 +155,8 @@ def test_a_signal_before_the_first_step_ends_the_compilation(environment, tmp_pa
 
 SIGNALLED = """
 import os, signal, sys, time
-from histojax import loop, train
+from histojax import train
+from histojax.training import loop
 
 extract, stations = loop.Loop._extract, loop.Loop._stations
 evaluation, kill = map(int, sys.argv.pop(1).split(","))

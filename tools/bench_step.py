@@ -22,11 +22,11 @@ import jax
 import numpy as np
 
 from histojax import config as configs
-from histojax.host_memory import give_back_freed
+from histojax.common.host_memory import give_back_freed
+from histojax.models.sizes import SIZES
 from histojax.ssl import step as steps
-from histojax.ssl.recipe import Recipe
-from histojax.ssl.schedules import Schedules
 from histojax.ssl.state import parameter_count
+from histojax.training.recipe import recipe_of, schedules_of
 
 
 def main() -> None:
@@ -38,12 +38,12 @@ def main() -> None:
         name, _, value = leaf.partition("=")
         config.update_from_flattened_dict({name: type(_get(config, name))(value)})
     platform = jax.default_backend()
-    recipe = Recipe.from_config(config, platform)
+    recipe = recipe_of(config, platform)
     key = jax.random.key(0)
     state = jax.jit(lambda k: recipe.start(recipe.init(k)))(key)
     print(f"{config.model.size}, {parameter_count(state.student) / 1e6:.1f} M parameters with head, batch {args.batch}")
     pixels = np.random.default_rng(0).integers(0, 256, (args.batch, 256, 256, 3)).astype(np.uint8)
-    schedule = Schedules.from_config(config).at(500)
+    schedule = schedules_of(config).at(500)
     run, batch = steps.make_step(recipe), jax.device_put(pixels)
     if args.no_views:
         batch = jax.jit(partial(steps.make_views, recipe))(batch, key, key)
@@ -75,7 +75,7 @@ def _time(compiled, state, batch, key, schedule, count: int) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--size", default="vit_small", choices=sorted(configs.SIZES))
+    parser.add_argument("--size", default="vit_small", choices=sorted(SIZES))
     parser.add_argument("--remat", default="dots", choices=("none", "dots", "block"))
     parser.add_argument("--steps", type=int, default=5, help="after one warm-up step")
     parser.add_argument("--leaf", action="append", default=[], metavar="NAME=VALUE", help="a leaf of the configuration")

@@ -41,10 +41,10 @@ from histojax.models.beit import BEIT_BASE  # noqa: E402
 from histojax.models.network import POOLINGS, abstract  # noqa: E402
 from histojax.models.sam import SAM_B  # noqa: E402
 from histojax.models.swin import SWIN_TINY  # noqa: E402
-from histojax.models.table import find  # noqa: E402
 from histojax.weights.mapping import flatten  # noqa: E402
 from histojax.weights.read import read_tree  # noqa: E402
 from histojax.weights.unwrap import split_modules  # noqa: E402
+from histojax.zoo.table import find  # noqa: E402
 
 RECORDS = {  # listing: record of another name
     "resnet50_torchvision": "resnet50",

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout tha
 from parity_cases import certificate
 from parity_cases.certificate import Result
 
-from histojax.run import write_atomic
+from histojax.common.files import write_atomic
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from histojax.common.errors import UserError
+from histojax.common.files import write_atomic
 from histojax.data.decode import BadTile
 from histojax.data.records import Source
 from histojax.data.synthetic import SyntheticTissue
-from histojax.errors import UserError
-from histojax.run import write_atomic
 
 GRACE = 8  # distinct bad tiles before a share of the tiles seen so far means anything
 

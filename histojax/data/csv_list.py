@@ -10,8 +10,8 @@ from pathlib import Path
 
 from absl import logging
 
+from histojax.common.errors import UserError
 from histojax.data.decode import ENDINGS
-from histojax.errors import UserError
 
 FILE = ("file", "path", "filename", "file_name", "filepath", "file_path", "image", "image_path", "tile", "tile_path")
 LABEL = ("label", "class")

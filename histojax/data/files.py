@@ -8,10 +8,10 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from histojax.common.errors import UserError
 from histojax.data.csv_list import read_list
 from histojax.data.decode import ENDINGS
 from histojax.data.records import EncodedTiles
-from histojax.errors import UserError
 
 
 class _Disk:

@@ -28,9 +28,9 @@ import grain
 import numpy as np
 from absl import flags
 
+from histojax.common.errors import UserError
 from histojax.data.decode import BadTile, fit_tile
 from histojax.data.records import Source
-from histojax.errors import UserError
 
 Batch = dict[str, Any]  # arrays; numpy scalars while it is a single row
 TRIES = 32  # replacements tried for one unreadable record

@@ -12,14 +12,14 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 MAX_SIDE = 1 << 15
 
 
 class Rule(Protocol):
-    """What is done to a tile; histojax.models.record.Preprocess is one."""
+    """What is done to a tile; histojax.zoo.record.Preprocess is one."""
 
     @property
     def size(self) -> int: ...

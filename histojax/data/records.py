@@ -11,8 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
+from histojax.common.errors import UserError
 from histojax.data.decode import BadTile, decode_tile
-from histojax.errors import UserError
 
 UNLABELLED = -1
 

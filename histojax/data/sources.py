@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from histojax.common.errors import UserError
 from histojax.data.files import open_csv, open_folder, open_zip
 from histojax.data.records import Joined, Source
 from histojax.data.synthetic import SyntheticTissue
-from histojax.errors import UserError
 
 ACCEPTED = (
     "accepted are an image folder (class sub-folders optional), a CSV list (header: file,label,patient), a zip of "

@@ -25,10 +25,10 @@ import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from histojax.common.errors import UserError
+from histojax.common.files import replacing, write_atomic
 from histojax.data.decode import BadTile, decode_tile, encode_png
 from histojax.data.records import UNLABELLED, EncodedTiles, Joined, Source
-from histojax.errors import UserError
-from histojax.run import replacing, write_atomic
 
 FORMAT = 1
 OPTIONS = "group_size:1,uncompressed"  # random access to one tile; JPEG and PNG do not compress further

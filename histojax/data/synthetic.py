@@ -18,6 +18,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from histojax.common.errors import UserError
 from histojax.data.brushes import (
     Canvas,
     Patient,
@@ -30,7 +31,6 @@ from histojax.data.brushes import (
     open_gaps,
     smooth,
 )
-from histojax.errors import UserError
 
 FIELD_UM = 112.0  # side of a tile; more pixels show the same field finer
 VERSION = 1  # raise it when a tile changes: it is part of the fingerprint

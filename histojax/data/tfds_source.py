@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from histojax.common.errors import UserError
 from histojax.data.decode import encode_png
 from histojax.data.records import EncodedTiles
-from histojax.errors import UserError
 
 SPEC = re.compile(r"(?P<name>.+?):(?P<split>[A-Za-z_]\w*(\[.*\])?(\+.*)?)")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 
 
 def checked_features(name: str, x: np.ndarray) -> np.ndarray:

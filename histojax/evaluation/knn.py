@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 from histojax.evaluation.checks import checked_features, checked_labels
 
 SPARE = 16  # neighbours beyond k that are ranked again in float64: room for float32 to confuse near ties

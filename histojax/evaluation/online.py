@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 from histojax.evaluation.histogram import colour_histogram
 from histojax.evaluation.knn import knn_predict
 from histojax.evaluation.metrics import balanced_accuracy

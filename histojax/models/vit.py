@@ -17,6 +17,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from histojax.models.layers import Mlp, SwiGlu, attention, init_normal, init_uniform, scaled, swiglu_hidden
 from histojax.models.positions import resample
+from histojax.models.sizes import SIZES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,19 +255,8 @@ def _remat(body, how: str):
     return jax.checkpoint(body, prevent_cse=False, policy=policy)
 
 
-SIZES = {  # width, depth, heads of the released models and of small ones for CPUs
-    "vit_micro": (64, 2, 2),
-    "vit_mini": (192, 6, 3),
-    "vit_tiny": (192, 12, 3),
-    "vit_small": (384, 12, 6),
-    "vit_base": (768, 12, 12),
-    "vit_large": (1024, 24, 16),
-    "vit_giant2": (1536, 40, 24),
-}
-
-
 def vit_config(size: str, **changes: Any) -> ViTConfig:
     """The configuration of a named size; `changes` are fields of ViTConfig."""
-    dim, depth, heads = SIZES[size]
-    fields: dict[str, Any] = {"ffn": "swiglu" if size == "vit_giant2" else "mlp"}
+    dim, depth, heads, ffn = SIZES[size]
+    fields: dict[str, Any] = {"ffn": ffn}
     return ViTConfig(dim, depth, heads, **{**fields, **changes})

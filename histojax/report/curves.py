@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from histojax.run import read_metrics, replacing
+from histojax.common.files import replacing
+from histojax.runs.metrics import read_metrics
 
 Rows = Sequence[Mapping[str, float]]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from ml_collections import ConfigDict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,21 +43,6 @@ class Schedules:
     momentum: Cosine
     teacher_temp: Cosine
     freeze_last_layer: int  # steps with a last-layer learning rate of 0
-
-    @classmethod
-    def from_config(cls, config: ConfigDict) -> Schedules:
-        """The schedules of a checked configuration, over all its steps."""
-        length, o, t = config.epoch_steps, config.optim, config.teacher
-        steps = config.epochs * length
-        peak = scaled_lr(o.base_lr, config.batch_size)
-        warm = int(t.temp_warmup_epochs * length)
-        return cls(
-            lr=Cosine(peak, o.min_lr, steps, int(o.warmup_epochs * length)),
-            weight_decay=Cosine(o.weight_decay, o.weight_decay_end, steps),
-            momentum=Cosine(t.momentum, t.momentum_end, steps),
-            teacher_temp=Cosine(t.temp, t.temp, warm, warm, t.temp_start),
-            freeze_last_layer=int(o.freeze_last_layer_epochs * length),
-        )
 
     def table(self, steps: np.ndarray) -> dict[str, np.ndarray]:
         """float64 values at `steps`: lr, last_layer_lr, weight_decay, momentum, teacher_temp."""

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 from histojax.weights.lazy import Checkpoint, LazyTensor, Storage, row_major
 from histojax.weights.pickle_reader import refuse_hostile
 from histojax.weights.torch_file import read_legacy, read_zip

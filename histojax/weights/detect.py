@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 from histojax.weights.layouts import Layout, beit, dinov3, imagebind, resnet, sam, swin
 from histojax.weights.layouts.dinov2 import META
 from histojax.weights.layouts.hf_dinov2 import HF_DINOV2

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
+from histojax.common.files import file_sha256
 from histojax.weights import family_configs as configs
 from histojax.weights import own
 from histojax.weights.card import card_of, position_statement, readme
 from histojax.weights.detect import FAMILIES, layouts_of
-from histojax.weights.fetch import file_sha256
 from histojax.weights.layouts import Layout
 from histojax.weights.library_configs import (
     EPS,

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 from histojax.weights.library_configs import InputRule, hidden_ratio, timm_entry
 
 Tree = Mapping[str, Any]

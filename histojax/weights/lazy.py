@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 
 
 @dataclass

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 from histojax.weights.vit_tree import grid_of, positions_of
 
 _TIMM_SIZES = {384: ("small", 12), 768: ("base", 12), 1024: ("large", 24), 1536: ("giant", 40)}  # dim: name, depth

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 
 CARD = "card.json"
 _OPEN = re.compile(r"^(apache|mit\b|bsd|cc0|cc-by-4|cc-by-sa|gpl)", re.I)

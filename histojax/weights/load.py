@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 from histojax.weights.containers import read_tensors
 from histojax.weights.detect import the_layout
 from histojax.weights.layouts.dinov2 import read_head

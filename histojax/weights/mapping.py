@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 
 ZERO = "0"  # a part of a concatenation that the file does not store
 _FIELD = re.compile(r"\{(\w+)\}")

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 
 BUDGET = 60_000_000  # opcodes, list items and copied bytes of one pickle
 MAX_LINE = 1 << 20

@@ -16,7 +16,7 @@ import math
 
 import numpy as np
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 
 MODES = ("exact", "offset", "antialias", "antialias-offset")
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 from histojax.weights import own
 from histojax.weights.containers import read_tensors
 from histojax.weights.detect import FAMILIES, check_family, the_layout, title

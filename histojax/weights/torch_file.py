@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 from histojax.weights.lazy import LazyTensor, Storage, span
 from histojax.weights.pickle_reader import Placeholder, load_pickle
 

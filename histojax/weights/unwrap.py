@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 from histojax.weights.lazy import Array, Checkpoint, LazyTensor
 from histojax.weights.pickle_reader import Placeholder, numpy_value
 

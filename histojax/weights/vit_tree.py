@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 from histojax.weights.pos_embed import resample_grid
 
 Tree = dict[str, Any]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from tile_files import make_folder, spoil
 
+from histojax.common.errors import UserError
 from histojax.data.bad_tiles import BadTileLog, sample_check, unreadable
 from histojax.data.sources import open_source
-from histojax.errors import UserError
 
 
 class Numbers:

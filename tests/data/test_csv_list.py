@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from tile_files import make_folder
 
+from histojax.common.errors import UserError
 from histojax.data.csv_list import read_list
 from histojax.data.sources import open_source
-from histojax.errors import UserError
 
 ROWS = [("images/tile_000.png", "tumour", "P1"), ("images/tile_001.png", "stroma", "P2")]
 

@@ -11,10 +11,10 @@ import psutil
 import pytest
 from tile_files import HostOnly, file_bytes, make_folder, picture, spoil
 
+from histojax.common.errors import UserError
 from histojax.data.bad_tiles import BadTileLog
 from histojax.data.pipeline import ensure_absl_flags_parsed, eval_batches, train_iterator
 from histojax.data.sources import open_source
-from histojax.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from histojax.common.errors import UserError
 from histojax.data.preprocess import centre_crop, fit, fit_all, normalise, resize_shorter
-from histojax.errors import UserError
-from histojax.models.record import Preprocess
-from histojax.models.table import ENCODERS
+from histojax.zoo.record import Preprocess
+from histojax.zoo.table import ENCODERS
 
 # corners of the images and outputs of preprocess.npz: resizing keeps the ratio, so they are those of the whole
 CORNER = np.load(Path(__file__).parents[1] / "golden" / "extractors" / "preprocess_corner.npz")

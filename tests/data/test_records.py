@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from tile_files import file_bytes, make_folder, picture
 
+from histojax.common.errors import UserError
 from histojax.data.records import Joined, split_labelled
 from histojax.data.sources import open_source
-from histojax.errors import UserError
 
 
 class Table:

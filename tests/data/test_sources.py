@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from tile_files import file_bytes, make_folder, picture, zip_folder
 
+from histojax.common.errors import UserError
 from histojax.data.decode import BadTile
 from histojax.data.sources import open_source
-from histojax.errors import UserError
 
 
 def test_folder_with_classes_nested_files_and_clutter(tmp_path):

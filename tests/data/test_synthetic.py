@@ -4,8 +4,8 @@ import sys
 import numpy as np
 import pytest
 
+from histojax.common.errors import UserError
 from histojax.data.synthetic import DRAW, SyntheticTissue
-from histojax.errors import UserError
 
 
 def test_classes_and_patients_take_turns():

@@ -1,8 +1,8 @@
 import pytest
 from tile_files import file_bytes, picture
 
+from histojax.common.errors import UserError
 from histojax.data.sources import open_source
-from histojax.errors import UserError
 
 tfds = pytest.importorskip("tensorflow_datasets")
 

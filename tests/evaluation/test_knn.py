@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 from histojax.evaluation import knn, metrics
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "patch_eval"

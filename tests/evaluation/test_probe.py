@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge, RidgeCV
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 from histojax.evaluation.metrics import balanced_accuracy
 from histojax.evaluation.probe import STRENGTHS, fit_ridge, ridge_probe
 

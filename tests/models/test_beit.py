@@ -6,8 +6,7 @@ import pytest
 from family_cases import GOLDEN, listing, read_listing, rewritten, run_case, worst_excess
 from safetensors.numpy import save_file
 
-from histojax.encoder import load_encoder
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 from histojax.models.beit import (
     BEIT_BASE,
     BEIT_BASE_PRETRAINED,
@@ -17,12 +16,13 @@ from histojax.models.beit import (
     relative_index,
 )
 from histojax.models.network import abstract
-from histojax.models.record import Preprocess
-from histojax.models.table import find
 from histojax.weights.containers import read_tensors
 from histojax.weights.detect import layouts_of
 from histojax.weights.mapping import flatten, unflatten
 from histojax.weights.unwrap import clean_names
+from histojax.zoo.encoder import load_encoder
+from histojax.zoo.record import Preprocess
+from histojax.zoo.table import find
 
 
 @pytest.mark.parametrize(

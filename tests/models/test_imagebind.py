@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from family_cases import GOLDEN, listing, read_listing, rewritten, run_case, worst_excess
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 from histojax.models.imagebind import IMAGEBIND_HUGE
 from histojax.weights.containers import read_tensors
 from histojax.weights.layouts.imagebind import IMAGEBIND

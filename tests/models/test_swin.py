@@ -7,7 +7,7 @@ from family_cases import GOLDEN, listing, read_listing, rewritten, run_case, wor
 from flax import nnx
 from safetensors.numpy import save_file
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 from histojax.models.swin import (
     CTRANSPATH,
     PatchMerging,

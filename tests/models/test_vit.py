@@ -8,7 +8,7 @@ from flax import nnx
 
 from histojax.models import vit
 from histojax.models.layers import attention, swiglu_hidden
-from histojax.models.vit import SIZES, Block, ViT, ViTConfig, drop_residual, vit_config
+from histojax.models.vit import Block, ViT, ViTConfig, drop_residual, vit_config
 
 TINY = ViTConfig(32, 3, 4, patch=7, image=28, layerscale=1.0)
 IMAGES = jax.random.normal(jax.random.key(1), (4, 28, 28, 3))
@@ -176,9 +176,3 @@ def test_parameter_counts_of_the_released_models(size, registers, count):
 
 def test_swiglu_widths():
     assert swiglu_hidden(1536) == 4096 and swiglu_hidden(1024) == 2736
-
-
-def test_the_config_knows_the_same_sizes():
-    from histojax import config
-
-    assert {k: v[:3] for k, v in config.SIZES.items()} == SIZES

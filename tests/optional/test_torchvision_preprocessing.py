@@ -12,8 +12,8 @@ transforms = pytest.importorskip("torchvision.transforms")
 from PIL import Image  # noqa: E402
 
 from histojax.data.preprocess import fit, normalise  # noqa: E402
-from histojax.models.record import Preprocess  # noqa: E402
-from histojax.models.table import ENCODERS  # noqa: E402
+from histojax.zoo.record import Preprocess  # noqa: E402
+from histojax.zoo.table import ENCODERS  # noqa: E402
 
 MODES = {"bilinear": transforms.InterpolationMode.BILINEAR, "bicubic": transforms.InterpolationMode.BICUBIC}
 RNG = np.random.default_rng(0)

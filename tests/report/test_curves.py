@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 from histojax.report.curves import PANELS, draw_curves, save_curves
 
 

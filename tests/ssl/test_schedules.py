@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from histojax.config import paper
-from histojax.ssl.schedules import Cosine, Schedules, scaled_lr
+from histojax.ssl.schedules import Cosine, scaled_lr
+from histojax.training.recipe import schedules_of
 
 
 def test_warmup_ends_on_the_peak_and_the_cosine_begins_on_it():
@@ -21,7 +22,7 @@ def test_rate_scales_with_the_root_of_the_batch():
 
 
 def test_paper_schedule():
-    s = Schedules.from_config(paper())
+    s = schedules_of(paper())
     table = s.table(np.array([0, 99, 100, 999, 1000, 2999, 3000, 9999, 10000]))
     assert table["lr"][0] == 0 and table["lr"][3] == table["lr"][4] == pytest.approx(1e-4)
     assert list(table["last_layer_lr"][:3]) == [0, 0, table["lr"][2]]
@@ -30,6 +31,6 @@ def test_paper_schedule():
 
 
 def test_a_step_s_values_are_float32_scalars():
-    at = Schedules.from_config(paper()).at(7)
+    at = schedules_of(paper()).at(7)
     assert set(at) == {"lr", "last_layer_lr", "weight_decay", "momentum", "teacher_temp"}
     assert all(v.dtype == np.float32 and v.shape == () for v in at.values())

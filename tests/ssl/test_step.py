@@ -10,12 +10,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from safetensors.numpy import save_file
 from tiny_recipe import spread_state, start_state, tiny_config, tiny_images, tiny_recipe
 
-from histojax import prepare
-from histojax.checkpoint import Checkpoints
-from histojax.finish import training_tensors
 from histojax.ssl import step as steps
-from histojax.ssl.schedules import Schedules
 from histojax.ssl.state import TrainState
+from histojax.training.checkpoints import Checkpoints
+from histojax.training.recipe import schedules_of
+from histojax.training.results import training_tensors
+from histojax.training.start import load_start, with_loaded
 from histojax.weights.mapping import flatten
 
 KEY = jax.random.key(3)
@@ -31,7 +31,7 @@ def quick_compilation():
 
 
 def schedule(i=50, **leaves):
-    return Schedules.from_config(tiny_config(**leaves)).at(i)
+    return schedules_of(tiny_config(**leaves)).at(i)
 
 
 @functools.cache
@@ -107,8 +107,8 @@ def test_export_and_import_in_the_middle_change_nothing_that_files_carry(tmp_pat
     sides = {"teacher": middle.teacher, "student": middle.student}
     for side, tree in sides.items():
         save_file(training_tensors(side, jax.device_get(tree)), tmp_path / f"{side}_checkpoint.safetensors")
-    start = prepare.load_start(tiny_config(model__continue_from=str(tmp_path)), tiny_recipe(), offline=True)
-    student, teacher = prepare.put_in(start, tiny_recipe().init(jax.random.key(7)))
+    start = load_start(tiny_config(model__continue_from=str(tmp_path)), tiny_recipe(), offline=True)
+    student, teacher = with_loaded(start, tiny_recipe().init(jax.random.key(7)))
     loaded = {"teacher": teacher, "student": student}
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((np.asarray(a) == b).all()), sides, loaded))
     again = run_steps(dataclasses.replace(middle, student=student, teacher=teacher), 10, 20)

@@ -6,6 +6,7 @@ import numpy as np
 
 from histojax import config as configs
 from histojax.ssl.recipe import Recipe
+from histojax.training.recipe import recipe_of
 
 
 def tiny_config(**leaves):
@@ -24,7 +25,7 @@ def tiny_config(**leaves):
 
 
 def tiny_recipe(devices=1, **leaves) -> Recipe:
-    return Recipe.from_config(tiny_config(**leaves), devices=devices)
+    return recipe_of(tiny_config(**leaves), devices=devices)
 
 
 def tiny_images(seed=0, n=8, px=32):

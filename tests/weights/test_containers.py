@@ -8,7 +8,7 @@ from safetensors.numpy import save_file
 from torch_writer import BF16, Raw, call, emit_tensor, save, save_legacy, text
 from vit_arrays import GOLDEN, assert_same
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 from histojax.weights.containers import check_whole, read_tensors
 
 EXTRACTORS = GOLDEN / "extractors"

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from vit_arrays import BACKBONES, state_dict
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 from histojax.weights.detect import detect_layout, the_layout
 from histojax.weights.layouts import Layout
 from histojax.weights.layouts.dinov2 import META

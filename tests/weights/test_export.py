@@ -6,7 +6,7 @@ import pytest
 from safetensors.numpy import load_file
 from vit_arrays import BACKBONES, GOLDEN, assert_same, state_dict
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 from histojax.weights import export
 from histojax.weights.containers import read_tensors
 from histojax.weights.detect import the_layout

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from vit_arrays import GOLDEN
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 from histojax.weights.export import check_target, write_export
 from histojax.weights.family_configs import default_rule
 from histojax.weights.library_configs import InputRule

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 from vit_arrays import BACKBONES, state_dict
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 from histojax.weights.layouts.dinov2 import META
 from histojax.weights.library_configs import (
     InputRule,

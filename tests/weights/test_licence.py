@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 from histojax.weights.licence import (
     Link,
     as_rows,

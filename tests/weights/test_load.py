@@ -4,7 +4,7 @@ from safetensors.numpy import save_file
 from torch_writer import save, save_legacy
 from vit_arrays import GOLDEN, assert_same, head, state_dict
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 from histojax.weights.layouts.dinov2 import META, read_head
 from histojax.weights.layouts.hf_dinov2 import HF_DINOV2
 from histojax.weights.layouts.timm_vit import TIMM

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 from histojax.weights.mapping import Kind, Rule, flatten, from_tree, patch_kind, to_tree, unflatten
 
 RULES = (

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 from histojax.weights import pickle_reader
 from histojax.weights.pickle_reader import Placeholder, load_pickle, numpy_value
 

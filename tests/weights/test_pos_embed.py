@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from vit_arrays import GOLDEN
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 from histojax.weights.pos_embed import MODES, axis_weights, resample_grid
 
 REFERENCE = np.load(GOLDEN / "dinov2" / "pos_embed_interp.npz")

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from torch_writer import Raw, call, save, save_legacy
 from vit_arrays import GOLDEN, assert_same, head, state_dict
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 from histojax.weights.detect import FAMILIES, LAYOUTS
 from histojax.weights.layouts.dinov2 import META
 from histojax.weights.layouts.hf_vit import HF_VIT

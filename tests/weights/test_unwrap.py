@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from vit_arrays import BACKBONES, MODELS, head, state_dict
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 from histojax.weights.unwrap import clean_names, split_modules
 
 

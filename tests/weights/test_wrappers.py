@@ -5,7 +5,7 @@ import pytest
 from torch_writer import call, save, save_legacy
 from vit_arrays import GOLDEN, state_dict
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 from histojax.weights.containers import read_tensors
 from histojax.weights.read import read_tree
 

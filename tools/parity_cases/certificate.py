@@ -64,7 +64,7 @@ def certificate(results: list[Result], only: str = "") -> dict[str, Any]:
     import numpy as np
 
     import histojax
-    from histojax.run import commit
+    from histojax.common.versions import commit
 
     versions = {"histojax": histojax.__version__, "commit": commit(), "jax": jax.__version__, "flax": flax.__version__}
     versions |= {"numpy": np.__version__, "python": platform.python_version(), "machine": platform.machine()}

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 from parity_cases import networks
 from parity_cases.check import Check, compare, failed, skipped
 from parity_cases.containers import belongs, is_encoder, is_head, weights_for

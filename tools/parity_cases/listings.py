@@ -8,12 +8,12 @@ from fnmatch import fnmatchcase
 from functools import cache, partial
 from typing import Any
 
-from histojax.errors import UserError
+from histojax.common.errors import UserError
 from histojax.models.network import abstract, family, parameter_count
-from histojax.models.table import ENCODERS
 from histojax.weights.detect import the_layout, title
 from histojax.weights.mapping import flatten, ghost
 from histojax.weights.unwrap import split_modules
+from histojax.zoo.table import ENCODERS
 from parity_cases.check import Check, compare, failed, same, skipped
 from parity_cases.golden import Folder, TableFile
 

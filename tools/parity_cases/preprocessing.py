@@ -13,8 +13,8 @@ from functools import partial
 import numpy as np
 
 from histojax.data.preprocess import fit, normalise
-from histojax.models.record import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, Preprocess
-from histojax.models.table import ENCODERS
+from histojax.zoo.record import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from histojax.zoo.table import ENCODERS
 from parity_cases.check import Check, compare
 from parity_cases.golden import ArrayFile, Arrays, Folder
 

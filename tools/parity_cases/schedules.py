@@ -10,7 +10,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from histojax import config as configs
-from histojax.ssl.schedules import Schedules, scaled_lr
+from histojax.ssl.schedules import scaled_lr
+from histojax.training.recipe import schedules_of
 from parity_cases.check import Check, compare, skipped
 from parity_cases.golden import ArrayFile, Arrays, Folder
 
@@ -53,7 +54,7 @@ def _plan(name: str, settings: dict, want: Arrays) -> Iterator[Check]:
     peak = scaled_lr(config.optim.base_lr, config.batch_size)
     if "scaled_lr" in settings:
         yield compare(name, "scaled lr", peak, settings["scaled_lr"], atol=ATOL)
-    yield from _columns(name, Schedules.from_config(config).table(iteration), want)
+    yield from _columns(name, schedules_of(config).table(iteration), want)
     absent = [theirs for theirs in COLUMNS if theirs not in want]
     if absent:
         yield skipped(name, f"no {', '.join(absent)} recorded")
@@ -73,7 +74,7 @@ def of_training(name: str, meta: dict, want: Arrays) -> Iterator[Check]:
         yield skipped(name, f"schedules: the meta does not say {', '.join(lacking)}")
         return
     steps = np.arange(len(want["lr"]))
-    yield from _columns(name, Schedules.from_config(_configured(settings)).table(steps), want, "schedule of ")
+    yield from _columns(name, schedules_of(_configured(settings)).table(steps), want, "schedule of ")
 
 
 def _configured(settings: dict[str, Any]) -> ConfigDict:

@@ -17,7 +17,7 @@ from histojax import config as configs
 from histojax.models.vit import ViT, ViTConfig, vit_config
 from histojax.ssl.heads import Head, HeadConfig
 from histojax.ssl.optimizer import parameter_groups
-from histojax.ssl.recipe import Recipe
+from histojax.training.recipe import recipe_of
 from histojax.weights.layouts import dinov2 as layout
 from histojax.weights.lazy import Checkpoint, LazyTensor, Storage
 from histojax.weights.unwrap import clean_names, unwrap
@@ -159,7 +159,7 @@ def _training_file(name: str, model: str, size: str, patch: int, entry: dict) ->
     """The teacher's file of the paper's training: top-level key, prefixes, the head, positions of the crops."""
     config = configs.paper()
     config.model.update(size=size, patch=patch)
-    recipe = Recipe.from_config(config)
+    recipe = recipe_of(config)
     shapes = jax.eval_shape(lambda: recipe.init(jax.random.key(0)))
     tensors = {k: list(v.shape) for k, v in module_tensors(_ghosts(shapes)).items()}
     token = LazyTensor((1,), np.dtype(np.float32), Path(), Storage(np.dtype(np.float32), 1), 0, (1,))

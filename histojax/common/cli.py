@@ -1,0 +1,46 @@
+"""What the commands share: flags that fail in one line, the config file with its overrides, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import sys
+from collections.abc import Callable, Iterable
+from typing import NoReturn
+
+from histojax.common.errors import UserError
+
+BAD_INPUT, STOPPED = 2, 3  # exit codes: the user's input; the monitor's verdict
+
+
+def guarded(command: str, work: Callable[[], int]) -> int:
+    """The exit code of `work`; a UserError becomes one line on stderr and BAD_INPUT."""
+    try:
+        return work()
+    except UserError as error:
+        print(f"{command}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print(f"{command}: interrupted", file=sys.stderr)
+        return 130
+
+
+def warn(command: str, sentences: Iterable[str]) -> None:
+    """Prints warnings on stderr, a line each."""
+    for sentence in sentences:
+        print(f"{command}: warning: {sentence}", file=sys.stderr)
+
+
+class Arguments(argparse.ArgumentParser):
+    """An argument parser for commands with positional arguments: errors are UserErrors, help is the command's own."""
+
+    def __init__(self) -> None:
+        super().__init__(add_help=False, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UserError with the nearest flag."""
+        unknown = re.search(r"unrecognized arguments: (--[\w-]+)", message)
+        flags = [name for action in self._actions for name in action.option_strings]
+        near = difflib.get_close_matches(unknown[1], flags, n=1) if unknown else []
+        raise UserError(f"{message}{f'; did you mean {near[0]}?' if near else ''} (see --help)")

@@ -1,0 +1,1 @@
+"""Devices: how training state and batches lie on them."""

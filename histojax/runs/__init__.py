@@ -1,0 +1,1 @@
+"""A run's folder: its config, provenance and metrics. No jax here."""

@@ -1,0 +1,206 @@
+"""A run's folder: whole files, the config it belongs to, who made it, its metrics. Neither jax nor numpy here.
+
+config.json      the configuration; a run of another one is refused
+provenance.json  one entry a start: versions, machine, command line, commit, data fingerprint
+metrics.jsonl    one row a look, only numbers that a second run would repeat bit for bit
+timing.jsonl     the wall-clock side of the same rows
+tensorboard/     both, for TensorBoard
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import socket
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from histojax.common.errors import UserError
+from histojax.common.files import read_json, reason, write_atomic
+from histojax.common.versions import commit
+from histojax.runs.metrics import METRICS
+
+
+def disk_free_check(path: str | os.PathLike, need_bytes: int) -> int:
+    """Free bytes on the disk that holds `path` (which need not exist yet); UserError if below `need_bytes`.
+
+    Quotas are not visible here: a run can still meet a full disk, and then fails whole.
+    """
+    place = Path(path).absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < need_bytes:
+        raise UserError(
+            f"{path}: {free / 1e9:.2f} GB free on its disk, {need_bytes / 1e9:.2f} GB needed; "
+            "make room or choose a folder on another disk"
+        )
+    return free
+
+
+class RunFolder:
+    """The folder `path` of one run, created if missing and held against other processes until `close`.
+
+    Raises UserError if the folder cannot be made or written, or if a living process holds it. The lock belongs to
+    the process (flock), so it dies with it: a killed run never blocks the next. On several hosts only the first
+    process should own a RunFolder.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: not a folder that can be written ({reason(error)}); choose another --workdir"
+            ) from error
+        try:
+            self._take_lock()
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self._remove_unfinished()
+
+    def _take_lock(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(self._lock, 200, 0).decode(errors="replace").strip() or "another process"
+            raise UserError(
+                f"{self.path}: {owner} uses this folder; wait for it, stop it or choose another --workdir"
+            ) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL):
+                raise UserError(f"{self.path}: cannot be locked ({reason(error)})") from error
+            # a file system without locks (some cluster mounts): go on, nothing guards the folder there
+        with contextlib.suppress(OSError):  # the text is only for the message above
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+    def _remove_unfinished(self) -> None:
+        """Deletes temporary files that a kill left behind; the lock says nobody is writing one."""
+        for leftover in self.path.glob(".*.tmp"):
+            with contextlib.suppress(OSError):
+                leftover.unlink()
+
+    def close(self) -> None:
+        """Lets the next process in; a folder in which nothing came to be goes."""
+        if self._lock >= 0:
+            with contextlib.suppress(OSError):
+                if [path.name for path in self.path.iterdir()] == [".lock"]:
+                    (self.path / ".lock").unlink()
+                    self.path.rmdir()
+            os.close(self._lock)
+            self._lock = -1
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def bind(self, config: Mapping[str, Any], may_change: Sequence[str] = ()) -> bool:
+        """Makes the folder that of `config`, with its values of the leaves in `may_change`; else as `check_folder`."""
+        begun = check_folder(self.path, config, may_change)
+        self._store_config(json.loads(json.dumps(config)), may_change)
+        return begun
+
+    def _store_config(self, config: dict, may_change: Sequence[str]) -> None:
+        record = {"fingerprint": config_fingerprint(config, may_change), "config": config}
+        write_atomic(self.path / "config.json", json.dumps(record, indent=1, sort_keys=True) + "\n")
+
+    def write_provenance(self, step: int, versions: Mapping[str, str], **facts: Any) -> dict:
+        """The entry it adds to provenance.json for this start of the run at `step`.
+
+        `versions` are of packages that the caller imported (jax, flax, ...); `facts` is whatever else should be
+        known (data fingerprint, devices), as JSON values. Machine, command line, commit and time are added.
+        """
+        path = self.path / "provenance.json"
+        record = read_json(path) if path.exists() else {"starts": []}
+        entry = {
+            "step": step,
+            "start_time": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+            "command": list(sys.argv),
+            "versions": {"python": platform.python_version(), **versions},
+            "platform": platform.platform(),
+            "host": socket.gethostname(),
+            "commit": commit(),
+            **facts,
+        }
+        record.setdefault("starts", []).append(entry)
+        write_atomic(path, json.dumps(record, indent=1) + "\n")
+        return entry
+
+
+def check_folder(folder: str | os.PathLike, config: Mapping[str, Any], may_change: Sequence[str] = ()) -> bool:
+    """Whether `folder`, which need not exist, holds a run of `config` that was begun; no lock, nothing is written.
+
+    `config` is a nested mapping of JSON values (`ConfigDict.to_dict()`; tuples count as lists). A run of a config
+    that differs raises UserError with every differing leaf, except for the leaves or groups of leaves named in
+    `may_change` ("log", "data.workers").
+    """
+    folder = Path(folder)
+    if any("\ud800" <= letter <= "\udfff" for letter in str(folder)):
+        raise UserError(f"{folder}: the name is not UTF-8, which checkpoints need; choose another --workdir")
+    path = folder / "config.json"
+    begun = [name for name in (METRICS, "checkpoints") if (folder / name).exists()]
+    if not begun:
+        return False  # a start that failed before its first step binds nobody
+    if not path.exists():
+        raise UserError(
+            f"{folder}: holds {begun[0]} but no config.json, so the run it belongs to is unknown; "
+            "choose another --workdir"
+        )
+    stored = read_json(path)
+    if not isinstance(stored.get("config"), dict):
+        raise UserError(f"{path}: has no 'config': not written by histojax; choose another --workdir")
+    different = config_differences(stored["config"], json.loads(json.dumps(config)))
+    fixed = [line for name, line in different.items() if not _named(name, may_change)]
+    if fixed:
+        raise UserError(
+            f"{folder} belongs to another config: {'; '.join(fixed)}. "
+            "Give these leaves their old values to resume it, or choose another --workdir"
+        )
+    return True
+
+
+def config_fingerprint(config: Mapping[str, Any], without: Sequence[str] = ()) -> str:
+    """SHA-256 (hex) of the config's leaves, leaving out the leaves and groups named in `without`."""
+    leaves = {k: v for k, v in _leaves(json.loads(json.dumps(config))) if not _named(k, without)}
+    return hashlib.sha256(json.dumps(leaves, sort_keys=True).encode()).hexdigest()
+
+
+def config_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
+    """{dotted leaf: "leaf was X, now Y"} for every leaf that differs, sorted."""
+    a, b = dict(_leaves(old)), dict(_leaves(new))
+    return {
+        name: f"{name} was {_shown(a, name)}, now {_shown(b, name)}"
+        for name in sorted({**a, **b})
+        if _shown(a, name) != _shown(b, name)
+    }
+
+
+def _shown(leaves: Mapping[str, Any], name: str) -> str:
+    return json.dumps(leaves[name]) if name in leaves else "absent"
+
+
+def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _named(name: str, names: Sequence[str]) -> bool:
+    return any(name == n or name.startswith(n + ".") for n in names)

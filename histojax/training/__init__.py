@@ -1,0 +1,1 @@
+"""A training run from config to exported weights: check, recipe, start, feed, loop, checkpoints, results."""

@@ -1,0 +1,152 @@
+"""Orbax checkpoints of a run: the whole train state, where the data iterator stood, and the loop's own notes.
+
+A checkpoint is written beside its final name and renamed when whole, so a kill at any moment leaves the previous
+ones as they were. Saving returns once the state is copied to the host; the disk is written behind the next steps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from histojax.common.errors import UserError
+from histojax.ssl.state import TrainState
+from histojax.zoo.run_checkpoints import (
+    ignore_closed_loops,
+    is_whole,
+    last_words,
+    newest_step,
+    not_from_orbax,
+    reading,
+    step_folders,
+    whole_steps,
+)
+
+
+@dataclasses.dataclass
+class _NewestAndBest:
+    """Which checkpoints Orbax leaves when it saves: the newest ones, and the best one however old it is.
+
+    Orbax's own policy ranks scores that it holds in memory, so after a resume it no longer knows the best.
+    """
+
+    newest: int
+    best: int | None = None  # step; set before every save
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """For each of the checkpoints, oldest first."""
+        first = len(checkpoints) - self.newest
+        return [i >= first or one.step == self.best for i, one in enumerate(checkpoints)]
+
+
+class Checkpoints:
+    """The checkpoints in `folder`: the newest `keep`, and the one that the last `save` named the best."""
+
+    def __init__(self, folder: Path, keep: int = 2):
+        self.folder = Path(folder).resolve()
+        self._kept = _NewestAndBest(keep)
+        logging.getLogger("absl").addFilter(not_from_orbax)
+        if jax.process_index() == 0:
+            _remove_unfinished(self.folder)
+            _remove_broken(self.folder)
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            item_names=("state", "notes"),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=self._kept,
+                cleanup_tmp_directories=True,
+                save_root_metadata=False,
+            ),
+        )
+
+    def steps(self) -> list[int]:
+        """Steps of the whole checkpoints on disk, ascending."""
+        return whole_steps(self.folder)
+
+    def latest(self) -> int | None:
+        """Step of the newest whole checkpoint, or None."""
+        return newest_step(self.folder)
+
+    def save(self, state: TrainState, notes: dict, best: int | None = None) -> None:
+        """Saves `state` and `notes` (JSON) under the state's step, in the background.
+
+        The checkpoint of step `best`, an earlier one or this, is kept whatever its age. Waits for the save before,
+        and raises UserError if that one failed.
+        """
+        self.wait()
+        self._kept.best = best
+        with self._disk_errors():
+            self._manager.save(
+                int(state.step),
+                args=ocp.args.Composite(state=ocp.args.StandardSave(state.as_dict()), notes=ocp.args.JsonSave(notes)),
+                force=True,
+            )
+
+    def restore(self, like: TrainState, step: int | None = None) -> tuple[TrainState, dict]:
+        """(state, notes) of the newest checkpoint or of `step`; shapes, dtypes and shardings as in `like`."""
+        step = self.latest() if step is None else step
+        if step is None:
+            raise UserError(f"{self.folder}: no checkpoint")
+        abstract = jax.tree.map(_abstract, like.as_dict())
+        before = max((one for one in self.steps() if one < step), default=None)
+        then = "there is none before it, so the run then starts anew"
+        if before is not None:
+            then = f"the same command then goes on from step {before}"
+        with reading(self.folder / str(step), f"delete this folder: {then}"):
+            found = self._manager.restore(
+                step,
+                args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), notes=ocp.args.JsonRestore()),
+            )
+        return TrainState.from_dict(found["state"]), found["notes"]
+
+    def wait(self) -> None:
+        """Returns when the last save is on disk; raises UserError if it failed."""
+        with self._disk_errors():
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits and releases the background threads."""
+        try:
+            self.wait()
+        finally:
+            with contextlib.suppress(Exception):
+                self._manager.close()
+
+    @contextlib.contextmanager
+    def _disk_errors(self):
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            _remove_unfinished(self.folder)
+            sys.unraisablehook = ignore_closed_loops
+            step = self.latest()
+            kept = "no earlier checkpoint exists" if step is None else f"the one of step {step} is whole"
+            raise UserError(
+                f"{self.folder}: saving a checkpoint failed ({last_words(error)}); {kept}. "
+                "Make room and run the same command again to go on from there"
+            ) from error
+
+
+def _abstract(x: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None))
+
+
+def _remove_broken(folder: Path) -> None:
+    for path in step_folders(folder):
+        if not is_whole(path):
+            print(f"{path}: an incomplete checkpoint, removed", file=sys.stderr)
+            shutil.rmtree(path)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    for path in folder.glob("*.orbax-checkpoint-tmp"):
+        shutil.rmtree(path, ignore_errors=True)

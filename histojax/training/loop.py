@@ -1,0 +1,405 @@
+"""The training loop: what happens on the host between the compiled steps.
+
+Nothing on the device waits for the host: the next batch is sent while a step runs, metrics stay on the device and
+are fetched one step late, checkpoints are written behind the following steps. Everything that the loop itself has
+to remember goes into the checkpoint's notes, so a resumed run repeats the uninterrupted one bit for bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from histojax.common import cli
+from histojax.common.errors import UserError
+from histojax.common.host_memory import give_back_freed, resident_mib
+from histojax.common.progress import Progress
+from histojax.common.signals import Interrupted, Stop
+from histojax.common.versions import versions
+from histojax.config import last_step
+from histojax.data import BadTileLog
+from histojax.evaluation import online
+from histojax.runs.folder import RunFolder, check_folder
+from histojax.runs.metrics import MetricWriter
+from histojax.ssl.recipe import Recipe
+from histojax.ssl.state import TrainState, state_sharding
+from histojax.ssl.step import make_features, make_step
+from histojax.training import results
+from histojax.training.checkpoints import Checkpoints, newest_step
+from histojax.training.evaluation_tiles import open_evaluation, open_training
+from histojax.training.feed import Feed
+from histojax.training.monitor import Monitor, Verdict
+from histojax.training.plan import plan
+from histojax.training.recipe import recipe_of, schedules_of
+from histojax.training.start import Start, load_start, with_loaded
+
+SHOWN = ("loss", "dino_global", "dino_local", "ibot", "koleo")  # on the progress line
+MAY_CHANGE = ("name", "log", "data.workers", "checkpoint", "eval.batch_size", "monitor.action")  # by a resumed run
+
+
+@dataclasses.dataclass
+class Notes:
+    """What the loop remembers besides arrays; JSON, saved with every checkpoint."""
+
+    iterator: dict[str, Any] = dataclasses.field(default_factory=dict)
+    pending: list[dict[str, float]] = dataclasses.field(default_factory=list)  # steps since the last row
+    monitor: dict[str, Any] = dataclasses.field(default_factory=dict)
+    bad_tiles: dict[str, Any] = dataclasses.field(default_factory=dict)
+    first: dict[str, float] = dataclasses.field(default_factory=dict)  # the evaluation before training
+    last: dict[str, float] = dataclasses.field(default_factory=dict)
+    best: dict[str, float] = dataclasses.field(default_factory=dict)
+    sources: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # of the starting weights
+    seconds: float = 0.0  # spent training, over all starts
+    owed: bool = False  # a signal came before the evaluation of this step was done
+    metrics_bytes: int | None = None  # size of metrics.jsonl
+
+
+class Stopped(Exception):
+    """Leaves the loop with an exit code; what had to be said was printed."""
+
+    def __init__(self, code: int):
+        super().__init__(code)
+        self.code = code
+
+
+def run(config: ConfigDict, workdir: str, offline: bool = False, plan_only: bool = False) -> int:
+    """The exit code of the run of a checked configuration in the folder `workdir`, resumed if it was begun."""
+    main = jax.process_index() == 0
+    with contextlib.ExitStack() as stack:
+        stop = Stop()
+        stack.enter_context(stop.listening())
+        folder = stack.enter_context(RunFolder(workdir)) if main and not plan_only else None
+        if main:
+            check_folder(workdir, config.to_dict(), MAY_CHANGE)
+        source = open_training(config)
+        tiles = open_evaluation(config, source)
+        recipe = recipe_of(config, jax.default_backend(), jax.device_count())
+        mesh = Mesh(np.array(jax.devices()), ("data",)) if jax.device_count() > 1 else None
+        _check_devices(config, recipe)
+        begun = newest_step(Path(workdir) / "checkpoints")
+        start = load_start(config, recipe, offline) if begun is None else Start(report=f"step {begun}")
+        if main:
+            _say(plan(config, recipe, source, tiles, start))
+        if plan_only:
+            return 0
+        loop = Loop(config, recipe, mesh, Path(workdir), source, tiles, start, begun, stop)
+        stack.callback(loop.close)
+        try:
+            loop.begin(folder)
+            loop.train()
+        except Stopped as stopped:
+            return stopped.code
+        words = results.finish(loop)
+        if main:
+            _say(words)
+    return 0
+
+
+def _check_devices(config: ConfigDict, recipe: Recipe) -> None:
+    devices, batch = jax.device_count(), config.batch_size
+    for count, what in ((devices, "devices"), (recipe.groups, "mesh.groups")):
+        if batch % count:
+            raise UserError(f"batch_size={batch} is not a multiple of the {count} {what}")
+    if config.loss.koleo_weight and batch // recipe.groups < 2:
+        raise UserError(
+            f"batch_size={batch} over {recipe.groups} groups leaves one image each: KoLeo needs two "
+            "(raise batch_size, or set mesh.groups=1 or loss.koleo_weight=0)"
+        )
+
+
+class Loop:
+    """One run between its first and its last step."""
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        recipe: Recipe,
+        mesh: Mesh | None,
+        workdir: Path,
+        source: Any,
+        tiles: online.EvalTiles,
+        start: Start,
+        begun: int | None,
+        stop: Stop,
+    ):
+        self.config, self.recipe, self.mesh, self.workdir = config, recipe, mesh, workdir
+        self.source, self.tiles, self.start, self.stop = source, tiles, start, stop
+        self.begun = begun  # step of the checkpoint to go on from; None: `start` has the weights
+        self.main = jax.process_index() == 0
+        self.split = None if mesh is None else NamedSharding(mesh, PartitionSpec("data"))
+        self.last = last_step(config)
+        self.schedules = schedules_of(config)
+        self.monitor = Monitor.from_config(config)
+        self.bad = BadTileLog(source, config.data.max_bad_share, workdir / "bad_tiles.csv" if self.main else None)
+        self.notes = Notes(sources=start.sources)
+        self.waiting: list[dict[str, jax.Array]] = []  # metrics of steps not fetched yet
+        self.due: list[tuple[int, list[dict[str, jax.Array]]]] = []  # rows to be written, with their step
+        self.checkpoints: Checkpoints | None = None
+        self.writer: MetricWriter | None = None
+        self.feed: Feed | None = None
+        self.progress: Progress | None = None
+
+    def begin(self, folder: RunFolder | None) -> None:
+        """Restores the last checkpoint or makes the first state, opens the files, evaluates at step 0."""
+        c = self.config
+        if folder:
+            folder.bind(c.to_dict(), MAY_CHANGE)
+        self.key = jax.random.key(c.seed)
+        self.state = self._first_state()
+        self.checkpoints = Checkpoints(self.workdir / "checkpoints", c.checkpoint.keep)
+        resumed = self.begun
+        if resumed is not None:
+            self.state, saved = self.checkpoints.restore(self.state, resumed)
+            self.notes = Notes(**saved)
+            self.monitor.set_state(self.notes.monitor)
+            self.bad.set_state(self.notes.bad_tiles)
+            print(f"resumed at step {resumed} of {self.last}", file=sys.stderr)
+        self.step = resumed or 0
+        self.feed = Feed(c, self.source, self.split, self.notes.iterator)
+        self.features = make_features(self.recipe, self.mesh)
+        if folder:
+            facts = {"data": self.source.fingerprint(), "starting_weights": self.notes.sources or "random"}
+            folder.write_provenance(self.step, versions(), **facts, **results.devices())
+            self.writer = MetricWriter(folder.path, resumed, c.log.tensorboard, self.notes.metrics_bytes)
+        self.progress = Progress(self.last, self.step, stream=sys.stderr)
+        if resumed is None:
+            self.evaluate()
+        elif self.notes.owed:
+            self._look()
+
+    def _first_state(self) -> TrainState:
+        """Random parameters with the loaded ones put in, on the devices they belong to."""
+        student = jax.jit(self.recipe.init)(jax.random.fold_in(self.key, 2**31 - 1))
+        state = self.recipe.start(*with_loaded(self.start, student))
+        if self.mesh is None:
+            return state
+        return jax.device_put(state, state_sharding(state, self.mesh, self.config.mesh.fsdp))
+
+    def train(self) -> None:
+        """Steps from where the run stands to its end; raises Stopped on a signal or a verdict."""
+        c, began = self.config, time.monotonic()
+        assert self.feed and self.progress and self.checkpoints
+        if self.step < self.last:
+            train_step = self._compiled_step()
+        before: dict[str, jax.Array] | None = None
+        waited = 0.0
+        while self.step < self.last:
+            images, bad = self.feed.take()
+            self.stop.unsaved = True
+            self.state, metrics = train_step(self.state, images, self.key, self.schedules.at(self.step))
+            self.step += 1
+            self.waiting.append(metrics)
+            self._note_bad(bad)
+            if self.step < self.last:
+                waited += self._draw_ahead(metrics)
+            self._write_due()  # rows of earlier steps: the device is busy with this one
+            if before is not None:
+                jax.block_until_ready(before)  # never more than two steps under way: bounds memory
+            before = metrics
+            if self.step % c.log.every == 0:
+                self.due.append((self.step, self.waiting))
+                self.waiting = []
+            self.progress.update(self.step, c.batch_size, waited)
+            waited = 0.0
+            self.notes.seconds += time.monotonic() - began
+            began = time.monotonic()
+            self._stations()
+        self.checkpoints.wait()
+        self.stop.unsaved = False
+
+    def _compiled_step(self) -> Callable:
+        """The training step for what this run gives it; says how long that took and what memory it plans."""
+        c, began = self.config, time.monotonic()
+        assert self.progress
+        self.progress.note("compiling the training step (once a start) ...")
+        shape = (c.batch_size, c.data.tile_px, c.data.tile_px, 3)
+        images = jax.ShapeDtypeStruct(shape, np.uint8, sharding=self.split)
+        step = make_step(self.recipe, self.mesh, c.mesh.fsdp)
+        compiled = step.lower(self.state, images, self.key, self.schedules.at(self.step)).compile()
+        give_back_freed()
+        plan, words = compiled.memory_analysis(), f"compiled in {time.monotonic() - began:.0f} s"
+        if plan is not None:
+            sizes = (plan.argument_size_in_bytes, plan.temp_size_in_bytes)
+            words += ", a step needs {:.2f} GiB for its state and {:.2f} to work".format(*(n / 2**30 for n in sizes))
+            words += " on each device" if self.mesh else ""
+        self.progress.note(words)
+        return compiled
+
+    def _draw_ahead(self, metrics: dict[str, jax.Array]) -> float:
+        """Seconds that the device had nothing to do because the next batch was not there."""
+        assert self.feed
+        done: Any = metrics["loss"]
+        idle = done.is_ready()
+        begin = time.monotonic()
+        self.feed.draw()
+        return time.monotonic() - begin if idle or done.is_ready() else 0.0
+
+    def _note_bad(self, bad: np.ndarray) -> None:
+        assert self.progress
+        known = len(self.bad)
+        self.bad.update(bad)
+        for path in self.bad.paths[known:]:
+            self.progress.note(f"unreadable tile replaced by another: {path}")
+
+    def _stations(self) -> None:
+        """What happens at certain steps only: evaluation, export, checkpoint, leaving on a signal."""
+        c, step = self.config, self.step
+        improved = False
+        if self._evaluates() or step in c.export.steps:
+            try:
+                if asked := self._asked_to_stop():
+                    raise Interrupted(asked)
+                improved = self._look()
+            except Interrupted as interrupted:
+                self.notes.owed = True
+                self.save()
+                self._leave(interrupted.number)
+        asked = self._asked_to_stop()
+        if step % c.checkpoint.every == 0 or step == self.last or improved or asked:
+            self.save()
+        if asked:
+            self._leave(asked)
+
+    def _evaluates(self) -> bool:
+        return self.step % self.config.eval.every == 0 or self.step == self.last
+
+    def _look(self) -> bool:
+        """Evaluates and exports where that is due at this step; whether the teacher is the best one so far."""
+        c, step, score = self.config, self.step, math.nan
+        if self._evaluates():
+            self.flush()
+            score = self.evaluate()
+        if step in c.export.steps:
+            results.export(self, self.workdir / "export" / f"step_{step:07d}")
+        self.notes.owed = False
+        improved = c.checkpoint.keep_best and score > self.notes.best.get("score", -math.inf)
+        if improved:
+            self.notes.best = {"score": score, "step": step}
+        return improved
+
+    def _asked_to_stop(self) -> int:
+        """The signal that came, agreed on by all processes (they look at the same steps)."""
+        if jax.process_count() == 1:
+            return self.stop.signal
+        if self.step % self.config.log.every:
+            return 0
+        from jax.experimental import multihost_utils
+
+        return int(np.max(multihost_utils.process_allgather(np.int32(self.stop.signal))))
+
+    def _leave(self, number: int) -> None:
+        assert self.checkpoints
+        self.checkpoints.wait()
+        print(f"saved at step {self.step}: the same command goes on from there", file=sys.stderr)
+        raise Stopped(128 + number)
+
+    def flush(self) -> None:
+        """Fetches and writes all complete rows; those of a window begun stay pending in the notes."""
+        self._write_due()
+        self.notes.pending += _fetch(self.waiting)
+        self.waiting = []
+
+    def _write_due(self) -> None:
+        for step, metrics in self.due:
+            rows, self.notes.pending = self.notes.pending + _fetch(metrics), []
+            self._write_row(step, rows)
+        self.due = []
+
+    def _write_row(self, step: int, rows: list[dict[str, float]]) -> None:
+        """One line of means over the steps of a window, the schedules at its last step, and the verdict."""
+        assert self.progress
+        means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        scheduled = {name: float(value) for name, value in self.schedules.at(step - 1).items()}
+        if self.writer:
+            self.writer.write(step, means | scheduled)
+            give_back_freed()  # evaluations and checkpoints leave gaps in the heap
+            clocks = {"train_seconds": self.notes.seconds, "resident_mib": resident_mib()}
+            self.writer.write_timing(step, self.progress.rates() | {k: v for k, v in clocks.items() if v is not None})
+        self.progress.update(step=self.step, values={name: means[name] for name in SHOWN if name in means})
+        self._judge(self.monitor.update(step, means))
+
+    def _judge(self, verdict: Verdict | None) -> None:
+        """Prints a verdict of the monitor; stops the run if the configuration says so."""
+        assert self.progress and self.checkpoints
+        if verdict is None:
+            return
+        self.progress.note(f"monitor: {verdict}")
+        if verdict.stop and self.config.monitor.action == "stop":
+            self.checkpoints.wait()
+            good = self.checkpoints.latest()
+            kept = f"the last good checkpoint is step {good}" if good is not None else "no checkpoint was written yet"
+            self.progress.note(f"stopped at step {self.step}; {kept} (monitor.action=continue goes on regardless)")
+            raise Stopped(cli.STOPPED)
+
+    def evaluate(self) -> float:
+        """Judges the teacher as it stands; returns the kNN balanced accuracy, NaN without labels."""
+        assert self.progress
+        k = self.config.eval.k
+        values = online.evaluate(self.tiles, self._extract, k)
+        if self.step == 0:
+            if self.tiles.fit:
+                values["histogram_knn_balanced_accuracy"] = online.histogram_baseline(self.tiles, k)
+            self.notes.first = values
+        self.notes.last = values
+        if self.writer and values:
+            self.writer.write(self.step, values)
+        shown = " ".join(f"{name} {value:.4g}" for name, value in values.items())
+        self.progress.note(f"evaluation at step {self.step}: {shown or 'features are not finite'}")
+        score = values.get("knn_balanced_accuracy", math.nan)
+        self._judge(self.monitor.update_evaluation(self.step, values))
+        return score
+
+    def _extract(self, images: np.ndarray) -> np.ndarray:
+        """(n, D) features of the teacher; over several devices the batch is filled up to a multiple of them."""
+        if self.stop.signal and jax.process_count() == 1:
+            raise Interrupted(self.stop.signal)
+        backbone, count = self.state.teacher["backbone"], len(images)
+        if self.split is None:
+            return np.asarray(self.features(backbone, images))
+        filled = np.pad(images, ((0, -count % self.split.num_devices), (0, 0), (0, 0), (0, 0)))
+        spread = jax.make_array_from_callback(filled.shape, self.split, lambda rows: filled[rows])
+        return np.asarray(self.features(backbone, spread))[:count]
+
+    def save(self) -> None:
+        """Starts to write a checkpoint of this step, unless the monitor objects to what led here."""
+        assert self.checkpoints and self.feed
+        self.flush()
+        if self.writer:
+            self.notes.metrics_bytes = self.writer.sync()
+        self.notes.iterator = self.feed.state
+        self.notes.monitor, self.notes.bad_tiles = self.monitor.get_state(), self.bad.get_state()
+        best = self.notes.best.get("step") if self.config.checkpoint.keep_best else None
+        self.checkpoints.save(self.state, dataclasses.asdict(self.notes), None if best is None else int(best))
+
+    def close(self) -> None:
+        """Ends workers, writers and the saving in progress."""
+        if self.progress:
+            self.progress.close()
+        if self.feed:
+            self.feed.close()
+        if self.writer:
+            self.writer.close()
+        if self.checkpoints:
+            self.checkpoints.close()
+
+
+def _say(words: str) -> None:
+    """Prints words with paths in them, of which the terminal's encoding may lack a character."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(words.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+
+
+def _fetch(metrics: list[dict[str, jax.Array]]) -> list[dict[str, float]]:
+    """The device scalars of several steps as Python floats, in one transfer."""
+    return [{name: float(value) for name, value in row.items()} for row in jax.device_get(metrics)]

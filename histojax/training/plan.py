@@ -1,0 +1,59 @@
+"""The plan that a run prints before its first step: data, steps, parameters, memory, licences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from histojax.config import last_step
+from histojax.evaluation import online
+from histojax.ssl.recipe import Recipe
+from histojax.ssl.state import parameter_count
+from histojax.training.start import Start, parameter_shapes
+from histojax.weights.licence import chain_of_card
+
+Tree = Any
+
+
+def plan(config: ConfigDict, recipe: Recipe, source: Any, tiles: online.EvalTiles, start: Start) -> str:
+    """What is about to happen, a line a subject."""
+    shapes = jax.eval_shape(recipe.start, parameter_shapes(recipe))
+    sizes = {name: parameter_count(tree) for name, tree in shapes.student.items()}
+    heads = ", ".join(f"{name} {count / 1e6:.1f}M" for name, count in sizes.items() if name != "backbone")
+    groups = "" if source.groups is None else f", {len(np.unique(source.groups))} patients or slides"
+    devices, v, c, steps = jax.devices(), recipe.vit, config.crops, last_step(config)
+    passes = steps * config.batch_size / len(source)
+    rows = {
+        "encoder": f"{config.model.size}/{v.patch}, {sizes['backbone'] / 1e6:.1f}M parameters; {heads}",
+        "start": start.report,
+        "licence": _terms(start),
+        "tiles": f"{config.data.train}: {len(source)} tiles, {_classes(source)}{groups}",
+        "crops": f"2 x {c.global_px} px + {c.local_crops} x {c.local_px} px from {config.data.tile_px} px",
+        "steps": f"{steps} of {config.batch_size} images ({passes:.1f} passes), schedules over "
+        f"{config.epochs * config.epoch_steps}",
+        "device": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), "
+        f"{np.dtype(v.dtype).name} matmuls, state {_bytes(shapes) / 2**30:.2f} GiB"
+        + (" over all devices" if config.mesh.fsdp else ""),
+        "evaluation": f"every {config.eval.every} steps on {len(tiles.labels)} tiles, {tiles.how}",
+    }
+    return "\n".join(f"{name:11s} {value}" for name, value in rows.items() if value)
+
+
+def _terms(start: Start) -> str:
+    """What the licences of the starting weights allow; "" for a random start."""
+    terms = [one.terms() for one in chain_of_card({"starting_weights": start.sources})]
+    return "; ".join(dict.fromkeys(terms or [row["licence"] for row in start.sources]))
+
+
+def _classes(source: Any) -> str:
+    if len(source.classes) < 2:
+        return "no labels" + (f" (one class only, {source.classes[0]})" if source.classes else " (no two classes)")
+    without = int((source.labels < 0).sum())
+    return f"{len(source.classes)} classes" + (f" ({without} tiles of none)" if without else "")
+
+
+def _bytes(tree: Tree) -> int:
+    return sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))

@@ -1,0 +1,91 @@
+"""From a checked configuration to what ssl takes: the recipe of a run and its schedules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from histojax.common.errors import UserError
+from histojax.models.vit import ViTConfig, vit_config
+from histojax.ssl.augment import CropConfig
+from histojax.ssl.heads import HeadConfig
+from histojax.ssl.recipe import LossConfig, Recipe
+from histojax.ssl.schedules import Cosine, Schedules, scaled_lr
+
+
+def recipe_of(config: ConfigDict, platform: str = "cpu", devices: int = 1) -> Recipe:
+    """The recipe of a checked configuration on `devices` devices of a platform ("cpu", "gpu", "tpu").
+
+    Raises UserError for an attention that the platform does not have.
+    """
+    if config.model.attention == "cudnn" and platform != "gpu":
+        raise UserError(f"config: model.attention=cudnn needs an NVIDIA GPU, and jax runs on {platform}: use auto")
+    dtype = compute_dtype(config.compute_dtype, platform)
+    vit = backbone_config(config, dtype)
+    o = config.optim
+    crops: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.crops.items()}
+    head, ibot = config.head, config.ibot_head
+    return Recipe(
+        vit=vit,
+        head=HeadConfig(vit.dim, head.prototypes, head.bottleneck, head.hidden, head.layers, dtype),
+        ibot_head=HeadConfig(vit.dim, ibot.prototypes, ibot.bottleneck, ibot.hidden, ibot.layers, dtype)
+        if ibot.separate
+        else None,
+        crops=CropConfig(**crops),
+        loss=LossConfig(**config.loss.to_dict()),
+        mask_probability=config.masks.probability,
+        mask_ratio=tuple(config.masks.ratio),
+        groups=config.mesh.groups or devices,
+        layer_decay=o.layer_decay,
+        patch_embed_lr=o.patch_embed_lr,
+        clip_norm=o.clip_norm,
+        betas=(o.beta1, o.beta2),
+        train=config.model.train,
+        batching="map" if platform == "cpu" else "vmap",
+        features_px=config.eval.image_px,
+    )
+
+
+def schedules_of(config: ConfigDict) -> Schedules:
+    """The schedules of a checked configuration, over all its steps."""
+    length, o, t = config.epoch_steps, config.optim, config.teacher
+    steps = config.epochs * length
+    peak = scaled_lr(o.base_lr, config.batch_size)
+    warm = int(t.temp_warmup_epochs * length)
+    return Schedules(
+        lr=Cosine(peak, o.min_lr, steps, int(o.warmup_epochs * length)),
+        weight_decay=Cosine(o.weight_decay, o.weight_decay_end, steps),
+        momentum=Cosine(t.momentum, t.momentum_end, steps),
+        teacher_temp=Cosine(t.temp, t.temp, warm, warm, t.temp_start),
+        freeze_last_layer=int(o.freeze_last_layer_epochs * length),
+    )
+
+
+def backbone_config(config: ConfigDict, dtype: Any = jnp.float32) -> ViTConfig:
+    """The ViT of a configuration; its position grid is that of the global crops."""
+    m = config.model
+    changes = {} if m.ffn == "auto" else {"ffn": m.ffn}
+    interpolation = ("antialias" if m.registers else "offset") if m.interpolation == "auto" else m.interpolation
+    return vit_config(
+        m.size,
+        patch=m.patch,
+        image=config.crops.global_px,
+        registers=m.registers,
+        layerscale=m.layerscale,
+        interpolation=interpolation,
+        drop_path=m.drop_path,
+        drop_path_uniform=m.drop_path_uniform,
+        attention=("einsum" if dtype == jnp.float32 else "xla") if m.attention == "auto" else m.attention,
+        remat=m.remat,
+        dtype=dtype,
+        **changes,
+    )
+
+
+def compute_dtype(name: str, platform: str) -> Any:
+    """The dtype of the matrix products: "auto" is float32 on CPUs, where 16 bits are slower, else bfloat16."""
+    if name == "auto":
+        name = "float32" if platform == "cpu" else "bfloat16"
+    return jnp.dtype(name).type

@@ -1,0 +1,149 @@
+"""What a run leaves behind: exported weights with their card, the curves, the closing words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+import histojax
+from histojax.common.files import replacing, write_atomic
+from histojax.common.progress import hms
+from histojax.common.versions import versions
+from histojax.data.bad_tiles import bad_tiles_csv
+from histojax.report.curves import save_curves
+from histojax.runs.metrics import METRICS
+from histojax.weights.export import write_export
+from histojax.weights.layouts.dinov2 import META, write_head
+from histojax.weights.licence import CARD, as_rows, chain_of_card
+from histojax.weights.safetensors_file import write_safetensors
+
+if TYPE_CHECKING:
+    from histojax.training.loop import Loop
+
+
+def devices() -> dict[str, Any]:
+    """The devices of this run, for its provenance."""
+    return {
+        "devices": jax.device_count(),
+        "device_kind": jax.devices()[0].device_kind,
+        "processes": jax.process_count(),
+    }
+
+
+def card(loop: Loop) -> dict[str, Any]:
+    """What has to be known about exported weights: recipe, data, source weights and licence, scores."""
+    config = loop.config.to_dict()
+    return {
+        "what": "teacher of DINOv2 training by histojax",
+        "name": f"{config['name']}_{config['model']['size']}",
+        "feature": "class token after the final norm",
+        "histojax": histojax.__version__,
+        "steps": loop.step,
+        "images_seen": loop.step * config["batch_size"],
+        "data": {
+            "train": config["data"]["train"],
+            "tiles": len(loop.source),
+            "fingerprint": loop.source.fingerprint(),
+        },
+        "starting_weights": loop.notes.sources or "random",
+        "before": loop.notes.first,
+        "after": loop.notes.last,
+        "versions": versions(),
+        "recipe": config,
+    }
+
+
+def export(loop: Loop, folder: Path) -> list[Path]:
+    """The weight files written below `folder`: the teacher in each layout of export.layouts, and teacher and student
+    with their heads, from which a training can be continued (model.continue_from). Each folder has a card."""
+    teacher, student = (_gather(tree) for tree in (loop.state.teacher, loop.state.student))
+    if jax.process_index():
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    facts, heads = card(loop), loop.recipe.vit.heads
+    files = [
+        write_export(folder / layout, teacher["backbone"], layout, facts, heads=heads, positions="as trained")
+        for layout in loop.config.export.layouts
+    ]
+    for side, tree in (("teacher", teacher), ("student", student)):
+        path = folder / f"{side}_checkpoint.safetensors"
+        with replacing(path) as temporary:
+            write_safetensors(temporary, training_tensors(side, tree), {"format": "pt"})
+        files.append(path)
+    states = [{"file": f"{side}_checkpoint.safetensors"} for side in ("teacher", "student")]
+    known = {**facts, "weights": states, "licences": as_rows(chain_of_card(facts))}
+    write_atomic(folder / CARD, json.dumps(known, indent=2, default=str) + "\n")
+    return files
+
+
+def training_tensors(side: str, tree: Any) -> dict[str, np.ndarray]:
+    """{"teacher.backbone.blocks.0...": array}: the names of facebookresearch/dinov2's training state."""
+    modules = {name: META.write(part) if name == "backbone" else write_head(part) for name, part in tree.items()}
+    return {
+        f"{side}.{module}.{name}": np.ascontiguousarray(array)
+        for module, tensors in modules.items()
+        for name, array in tensors.items()
+    }
+
+
+def _gather(tree: Any) -> Any:
+    """The whole arrays on every host."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    return multihost_utils.process_allgather(tree, tiled=True)
+
+
+def finish(loop: Loop) -> str:
+    """Exports the teacher, draws the curves, and returns the closing words."""
+    files = export(loop, loop.workdir / "export")
+    if jax.process_index():
+        return ""
+    curves = loop.workdir / "curves.png"
+    save_curves(loop.workdir / METRICS, curves, loop.config.name)
+    lines = [
+        f"done: {loop.step} steps, {hms(loop.notes.seconds)} of training, compilation included",
+        *_scores(loop),
+    ]
+    lines.append(f"curves     {curves}")
+    lines += [f"weights    {path}" for path in files]
+    if len(loop.bad):
+        lines.append(f"unreadable {len(loop.bad)} tiles were replaced, listed in {loop.workdir / 'bad_tiles.csv'}")
+    if bad := loop.tiles.bad:
+        listed = loop.workdir / "bad_eval_tiles.csv"
+        write_atomic(listed, bad_tiles_csv(bad))
+        lines.append(f"unreadable {len(bad)} evaluation tiles were left out, listed in {listed}")
+    lines += ["next, on your own tiles (a folder, CSV, zip or tile store):", f"  {next_command(loop)}"]
+    return "\n".join(lines)
+
+
+def _scores(loop: Loop) -> list[str]:
+    first, last = loop.notes.first, loop.notes.last
+    if "knn_balanced_accuracy" not in last or "knn_balanced_accuracy" not in first:
+        values = f"before {first.get('rankme', 0):.1f}, after {last.get('rankme', 0):.1f}"
+        return [f"RankMe of the teacher: {values}, on {len(loop.tiles.labels)} tiles ({loop.tiles.how})"]
+    names = {"knn_balanced_accuracy": f"{loop.config.eval.k}-NN", "ridge_balanced_accuracy": "ridge probe"}
+    lines = [
+        f"{title} balanced accuracy of the teacher: before {first[name]:.3f}, after {last[name]:.3f}"
+        for name, title in names.items()
+    ]
+    lines[0] += f" (colour histogram {first['histogram_knn_balanced_accuracy']:.3f})"
+    best = loop.notes.best
+    if best.get("score", 0.0) > last["knn_balanced_accuracy"]:
+        there = loop.checkpoints is not None and best["step"] in loop.checkpoints.steps()
+        where = f"kept in {loop.workdir}/checkpoints" if there else "no longer there"
+        lines.append(f"best checkpoint: step {best['step']} with {best['score']:.3f}, {where}")
+    c = loop.config
+    judged_by = c.eval.test or c.eval.data or c.data.train
+    what = "synthetic tiles, not histology" if judged_by.startswith("synthetic") else judged_by
+    return [*lines, f"judged on {len(loop.tiles.labels) - loop.tiles.fit} tiles, {loop.tiles.how} ({what})"]
+
+
+def next_command(loop: Loop) -> str:
+    """The command to type for other tiles."""
+    config = "configs/small_cpu.py" if jax.default_backend() == "cpu" else "configs/nct_vits14.py"
+    return f"python -m histojax.train --config {config} --workdir runs/mine --config.data.train=YOUR_TILES"

@@ -1,0 +1,124 @@
+"""The weights that a run starts from: fetched, checked against the model, put in place of random ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from histojax.common.errors import UserError
+from histojax.ssl.recipe import Recipe
+from histojax.weights.licence import as_rows
+from histojax.weights.load import load_backbone, load_ssl, training_files
+from histojax.weights.mapping import flatten
+from histojax.weights.pos_embed import resample_grid
+from histojax.zoo.published import Fetched, fetch_weights, licence_chain, record_of, record_with, weights_sha256
+
+Tree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """Where the parameters start from. Trees hold loaded modules only, on the host; what is missing is random."""
+
+    student: Tree = dataclasses.field(default_factory=dict)
+    teacher: Tree = dataclasses.field(default_factory=dict)  # empty: an exact copy of the student
+    sources: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # name, file, sha256, licence
+    report: str = "random parameters"
+
+
+def load_start(config: ConfigDict, recipe: Recipe, offline: bool) -> Start:
+    """The weights that the configuration names, fetched, checked against the model and put on its position grid.
+
+    model.weights starts student and teacher alike. model.continue_from goes on with a training: the teacher stays
+    the teacher, and a part that only one side has is given to both. Raises UserError for another architecture,
+    missing or unused tensors.
+    """
+    m = config.model
+    names = [m.weights] if m.weights else []
+    training = _training_names(m.continue_from)
+    files = {name: fetch_weights(name, offline=offline) for name in (*names, *training)}
+    sides: dict[str, Tree] = {"student": {}, "teacher": {}}
+    notes = []
+    if m.weights:
+        tree, report, how = load_backbone(files[m.weights].path, None if m.weights_key == "auto" else m.weights_key)
+        sides = {side: {"backbone": tree} for side in sides}
+        notes.append(f"{m.weights}: {report.summary()} {'; '.join(how)}")
+    if training:
+        found, how = load_ssl(*(files[name].path for name in training))
+        sides = {side: parts | found.get(side, {}) for side, parts in sides.items()}
+        notes.append(f"continued from {', '.join(training)}: {'; '.join(how + _share(sides, recipe))}")
+    for side, tree in sides.items():
+        _fit(config, recipe, tree, f"{side} of {', '.join(files)}")
+    sources = [_source(name, fetched) for name, fetched in files.items()]
+    return Start(sides["student"], sides["teacher"] if training else {}, sources, " | ".join(notes) or Start.report)
+
+
+def _training_names(spec: str) -> list[str]:
+    """The files that model.continue_from says: a folder with them, or names and paths separated by commas."""
+    names: list[str] = []
+    for part in filter(None, (part.strip() for part in spec.split(","))):
+        names += [str(path) for path in training_files(part)] if Path(part).is_dir() else [part]
+    return names
+
+
+def _share(sides: dict[str, Tree], recipe: Recipe) -> list[str]:
+    """Gives a module that one side lacks the other's, so that both start from the same numbers; says what it did."""
+    notes = []
+    for module in recipe.modules:
+        for side, other in (("student", "teacher"), ("teacher", "student")):
+            if module not in sides[side] and module in sides[other]:
+                sides[side] = sides[side] | {module: sides[other][module]}
+                notes.append(f"no {side} {module} in the files: it starts as the {other}'s")
+        if module not in sides["student"]:
+            notes.append(f"no {module} in the files: random")
+    return notes
+
+
+def _fit(config: ConfigDict, recipe: Recipe, tree: Tree, file: str) -> None:
+    """Resamples the position grid to the global crops and checks every shape; changes `tree`."""
+    modes = {"paper": "exact", "offset": "offset", "antialias": "antialias"}
+    if "backbone" in tree:
+        positions = resample_grid(tree["backbone"]["pos_embed"], recipe.vit.grid, modes[config.model.position_load])
+        tree["backbone"] = {**tree["backbone"], "pos_embed": positions}
+    expected = flatten({name: leaves for name, leaves in parameter_shapes(recipe).items() if name in tree})
+    found = flatten(tree)
+    faults = [f"{name} is missing" for name in expected if name not in found]
+    faults += [f"{name} has no place in the model" for name in found if name not in expected]
+    faults += [
+        f"{name} has shape {found[name].shape}, the model expects {leaf.shape}"
+        for name, leaf in expected.items()
+        if name in found and found[name].shape != leaf.shape
+    ]
+    if faults:
+        more = f"; and {len(faults) - 4} more" if len(faults) > 4 else ""
+        raise UserError(
+            f"{file}: belongs to another architecture: {'; '.join(faults[:4])}{more}. Check model.size, "
+            "model.patch, model.registers, model.ffn and head"
+        )
+
+
+def parameter_shapes(recipe: Recipe) -> Tree:
+    return jax.eval_shape(lambda: recipe.init(jax.random.key(0)))
+
+
+def _source(name: str, fetched: Fetched) -> dict[str, Any]:
+    """What the card says of a file: the encoder whose published one it is, or what the card beside it tells."""
+    path, _, terms = fetched
+    digest, named = weights_sha256(path), record_of(name)
+    chain = licence_chain(path, digest, terms, named[0] if named else record_with(digest))
+    licence = "; ".join(dict.fromkeys(one.licence for one in chain)) or "none: trained from random parameters"
+    return {"name": name, "file": path.name, "sha256": digest, "licence": licence, "licences": as_rows(chain)}
+
+
+def with_loaded(start: Start, random: Tree) -> tuple[Tree, Tree | None]:
+    """(student, teacher or None) float32: the loaded modules in the place of the random ones."""
+    student, teacher = (
+        {**random, **jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), side)}
+        for side in (start.student, start.teacher)
+    )
+    return student, teacher if start.teacher else None

@@ -1,0 +1,139 @@
+"""Checkpoints on disk: bit-exact, the newest and the best kept, whole after a full disk or a kill."""
+
+import gc
+import os
+import resource
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from histojax.common.errors import UserError
+from histojax.ssl.state import TrainState
+from histojax.ssl.targets import Centre
+from histojax.training.checkpoints import Checkpoints, newest_step
+
+
+def state(step, size=300):
+    """A state whose numbers cannot be compressed away."""
+    weights = {"backbone": {"kernel": jax.random.normal(jax.random.key(step), (size, size))}}
+    centre = Centre(jnp.full(3, step, jnp.float32), jnp.zeros(3))
+    moments = optax.ScaleByAdamState(jnp.int32(step), weights, weights)
+    made = TrainState(jnp.int32(step), weights, weights, moments, {"dino": centre, "ibot": centre})
+    return jax.tree.map(jnp.copy, made)  # no two leaves share memory, so all can be donated
+
+
+def same(a, b):
+    return jax.tree.all(jax.tree.map(lambda x, y: x.dtype == y.dtype and np.array_equal(x, y), a, b))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "checkpoints"
+
+
+def test_state_and_notes_come_back_bit_for_bit(folder):
+    notes = {"iterator": {"next_batch": 3}, "pending": [{"loss": 0.1 + 0.2, "koleo": float("nan")}], "best": {}}
+    first = Checkpoints(folder)
+    first.save(state(7), notes)
+    first.close()
+    restored, found = Checkpoints(folder).restore(state(0))
+    assert same(restored.as_dict(), state(7).as_dict())
+    assert repr(found) == repr(notes)
+
+
+def test_saving_survives_the_donation_of_the_state_to_the_next_step(folder):
+    checkpoints, now = Checkpoints(folder), state(1, size=2000)
+    expected = jax.tree.map(np.array, now.as_dict())
+    step = jax.jit(lambda s: jax.tree.map(lambda x: x * 0, s), donate_argnums=0)
+    checkpoints.save(now, {})
+    for _ in range(3):
+        now = step(now)
+    checkpoints.wait()
+    assert same(checkpoints.restore(state(0, size=2000))[0].as_dict(), expected)
+    checkpoints.close()
+
+
+def save_all(folder, keep, steps):
+    """Saves {step: best step so far}, and returns the steps that are left."""
+    checkpoints = Checkpoints(folder, keep)
+    for step, best in steps.items():
+        checkpoints.save(state(step), {}, best)
+    checkpoints.close()
+    return checkpoints.steps()
+
+
+def test_the_newest_and_the_best_are_kept(folder):
+    assert save_all(folder, 2, {1: 1, 2: 2, 3: 2, 4: 2, 5: 2}) == [2, 4, 5]
+
+
+def test_the_best_stays_after_a_resume_until_a_better_one_comes(folder):
+    assert save_all(folder, 1, {1: 1, 2: 2, 3: 2, 4: 2}) == [2, 4]
+    assert save_all(folder, 1, {5: 2, 6: 2, 7: 2}) == [2, 7]
+    assert save_all(folder, 1, {8: 8, 9: 8}) == [8, 9]
+
+
+def test_without_a_best_one_the_newest_are_kept(folder):
+    assert save_all(folder, 2, {1: None, 2: None, 3: None}) == [2, 3]
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(folder, capfd):
+    checkpoints = Checkpoints(folder, keep=1)
+    checkpoints.save(state(1), {"note": 1})
+    checkpoints.wait()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # a write past this fails, as on a full disk
+    try:
+        with pytest.raises(UserError, match=r"saving a checkpoint failed .*the one of step 1 is whole"):
+            checkpoints.save(state(2), {"note": 2})
+            checkpoints.wait()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert os.listdir(folder) == ["1"]
+    assert "Traceback" not in capfd.readouterr().err
+    again = Checkpoints(folder, keep=1)
+    assert again.restore(state(0))[1] == {"note": 1}
+    again.save(state(2), {"note": 2})
+    again.close()
+    assert again.steps() == [2]
+
+
+def test_what_a_kill_left_half_deleted_or_half_written_is_removed(folder):
+    checkpoints = Checkpoints(folder, keep=3)
+    for step in (1, 2):
+        checkpoints.save(state(step), {})
+    checkpoints.close()
+    (folder / "1" / "state" / "manifest.ocdbt").unlink()
+    shutil.copytree(folder / "2", folder / "3.orbax-checkpoint-tmp")
+    again = Checkpoints(folder, keep=3)
+    assert again.steps() == [2]
+    assert os.listdir(folder) == ["2"]
+
+
+def cut_in_half(folder):
+    for path in (folder / "state").rglob("d/*"):
+        os.truncate(path, path.stat().st_size // 2)
+
+
+def test_a_damaged_checkpoint_is_named_with_what_to_do(folder, capfd):
+    checkpoints = Checkpoints(folder)
+    for step in (1, 2):
+        checkpoints.save(state(step), {})
+    checkpoints.close()
+    cut_in_half(folder / "1")
+    cut_in_half(folder / "2")
+    with pytest.raises(UserError, match=r"checkpoints/2: the checkpoint is damaged .* goes on from step 1$") as error:
+        Checkpoints(folder).restore(state(0))
+    assert "is not valid for value of size" in str(error.value) and "{" not in str(error.value)
+    shutil.rmtree(folder / "2")
+    with pytest.raises(UserError, match=r"checkpoints/1: .*; delete this folder: there is none before it, so the run"):
+        Checkpoints(folder).restore(state(0))
+    gc.collect()
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_no_folder_means_no_checkpoint(folder):
+    assert newest_step(folder) is None

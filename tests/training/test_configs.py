@@ -1,0 +1,117 @@
+"""Every file of configs/ is a possible run, explains itself, and says what the paper's settings are."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from histojax.common.errors import UserError
+from histojax.config import last_step, paper, total_steps
+from histojax.ssl.schedules import scaled_lr
+from histojax.training.check import check
+
+FILES = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_config_is_possible_and_explains_itself(path):
+    module = load(path)
+    config = module.get_config()
+    assert config.name == path.stem
+    assert config.eval.test == "" and config.eval.data in ("", "synthetic:1200")  # runs with data.train alone
+    config.data.train = config.data.train or "tiles"
+    check(config)
+    assert f"python -m histojax.train --config configs/{path.name} --workdir " in module.__doc__
+    assert "Needs:" in module.__doc__
+    assert "Time:" in module.__doc__
+    assert "(measured" in module.__doc__ or "(derived" in module.__doc__
+
+
+def test_all_configs_are_there():
+    names = {path.stem for path in FILES}
+    assert {"quickstart", "nct_vits14", "nct_vitg14", "tcga_vits14", "tcga_vitg14", "small_cpu"} <= names
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "batch", "lr", "total", "last", "warmup"),
+    [
+        ("nct_vits14", "vit_small", 256, 1e-4, 10_000, 2_000, 1_000),
+        ("nct_vitg14", "vit_giant2", 32, 3.5355e-5, 10_000, 10_000, 1_000),
+        ("tcga_vits14", "vit_small", 256, 1e-4, 100_000, 30_000, 5_000),
+        ("tcga_vitg14", "vit_giant2", 32, 3.5355e-5, 100_000, 60_000, 5_000),
+    ],
+)
+def test_the_settings_of_the_paper(name, size, batch, lr, total, last, warmup):
+    config = load(next(path for path in FILES if path.stem == name)).get_config()
+    assert (config.model.size, config.batch_size) == (size, batch)
+    assert scaled_lr(config.optim.base_lr, batch) == pytest.approx(lr, rel=1e-4)
+    assert (total_steps(config), last_step(config)) == (total, last)
+    assert config.optim.warmup_epochs * config.epoch_steps == warmup
+    assert config.head.prototypes == 65536 and not config.ibot_head.separate
+    assert config.loss.koleo_eps == 1e-4 and config.crops.vflip == 0.5
+
+
+def possible():
+    config = paper()
+    config.data.train = "tiles"
+    return config
+
+
+IMPOSSIBLE = {
+    "model.patch": 0,
+    "batch_size": 0,
+    "eval.split_seed": -1,
+    "eval.test_share": 1.0,
+    "crops.blur_p": (0.5, 0.1),
+    "crops.global_scale": (0.0, 0.0),
+    "crops.local_scale": (0.3, 0.1),
+    "crops.hue": 0.6,
+    "masks.probability": 0.0,
+    "masks.ratio": (0.1, 1.1),
+    "loss.student_temp": 0.0,
+    "teacher.temp": 0.0,
+    "loss.koleo_eps": float("nan"),
+    "model.layerscale": float("nan"),
+    "model.drop_path": 1.0,
+    "optim.beta1": 1.0,
+    "optim.base_lr": float("inf"),
+    "optim.warmup_epochs": -1,
+    "model.train": "last:13",
+    "export.steps": (10_001,),
+    "export.layouts": ("onnx",),
+    "eval.image_px": 225,
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_an_impossible_leaf_is_named(name):
+    config = possible()
+    check(config)
+    with config.ignore_type():
+        config.update_from_flattened_dict({name: IMPOSSIBLE[name]})
+    with pytest.raises(UserError, match=rf"^config: {name}=[^;]*$"):
+        check(config)
+
+
+def test_impossible_together():
+    config = possible()
+    config.batch_size = 2
+    config.masks.probability = 0.2
+    with pytest.raises(UserError, match=r"masks\.probability=0\.2 masks none of the 4 global crops"):
+        check(config)
+    config.loss.koleo_weight, config.batch_size, config.masks.probability = 0.0, 1, 0.5
+    check(config)
+    config.mesh.groups = 2
+    with pytest.raises(UserError, match=r"batch_size=1 is not a multiple of mesh\.groups=2"):
+        check(config)
+    config = possible()
+    config.model.attention, config.compute_dtype = "cudnn", "float32"
+    with pytest.raises(UserError, match="cudnn needs compute_dtype=bfloat16"):
+        check(config)

@@ -1,0 +1,118 @@
+"""The tiles that judge a training: which are taken, which are left out and said, when labels count."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_recipe import tiny_config
+
+from histojax.common.errors import UserError
+from histojax.data import open_source
+from histojax.evaluation import online
+from histojax.training.evaluation_tiles import open_evaluation, open_training
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Folder with 24 tiles of two classes and lists of them."""
+    for number in range(24):
+        shade = np.full((32, 32, 3), 10 * number, np.uint8)
+        Image.fromarray(shade).save(tmp_path / f"{number:02d}.png")
+    return tmp_path
+
+
+def listed(folder, name, wrong=(), patient=None, numbers=range(24)):
+    """A CSV list with classes in turn; the files of the numbers `wrong` do not exist."""
+    rows = ["file,label" + (",patient" if patient else "")]
+    for number in numbers:
+        row = f"{'gone' if number in wrong else ''}{number:02d}.png,{'ab'[number % 2]}"
+        rows.append(row + (f",{patient(number)}" if patient else ""))
+    (folder / name).write_text("\n".join(rows))
+    return str(folder / name)
+
+
+def evaluation(train, **leaves):
+    """The evaluation tiles of a configuration that trains on `train`."""
+    config = tiny_config(data__train=train, **{f"eval__{name}": value for name, value in leaves.items()})
+    return open_evaluation(config, open_training(config))
+
+
+def numbers_of(tiles):
+    return [int(i) for batch in tiles.batches() for i in batch["index"] if i >= 0]
+
+
+@pytest.mark.parametrize("setting", ["data", "test"])
+def test_a_set_with_many_unreadable_tiles_is_refused(place, setting):
+    good, bad = listed(place, "good.csv"), listed(place, "bad.csv", wrong=range(18))
+    with pytest.raises(UserError, match=rf"eval.{setting}=.*bad.csv: 18 of 24 evaluation tiles are unreadable \(75.0%"):
+        evaluation(good, **{setting: bad})
+    with pytest.raises(UserError, match=r"24 of 24 .*gone\d\d.png \(the file does not exist\).*data.max_bad_share"):
+        evaluation(good, **{setting: listed(place, "none.csv", wrong=range(24))})
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_few_unreadable_tiles_are_named_counted_and_left_out(place, caplog, labelled):
+    train, source = listed(place, "good.csv"), listed(place, "some.csv", wrong=[5])
+    if not labelled:
+        text = (place / "some.csv").read_text().replace(",a", ",").replace(",b", ",")
+        (place / "some.csv").write_text(text)
+    tiles = evaluation(train, data=source)
+    assert len(tiles.labels) == 23 and sorted(numbers_of(tiles)) == [i for i in range(24) if i != 5]
+    assert all(batch["valid"][batch["index"] >= 0].all() for batch in tiles.batches())
+    assert tiles.bad == ((f"{place}/gone05.png", "the file does not exist"),)
+    assert "unreadable and left out: 1" in tiles.how
+    assert f"evaluation tile left out: {place}/gone05.png: the file does not exist" in caplog.text
+
+
+def test_labels_follow_the_tiles_that_are_left(place):
+    tiles = evaluation(listed(place, "some.csv", wrong=[2, 3, 9]))  # training tiles have a log of their own
+    source = open_source(place / "some.csv")
+    assert tiles.labels.tolist() == source.labels[numbers_of(tiles)].tolist() and 0 < tiles.fit < 21
+    assert len(tiles.labels) == 21 == len(numbers_of(tiles)) and len(tiles.bad) == 3
+
+
+def test_classes_of_the_test_set_are_matched_by_name(place):
+    train = listed(place, "good.csv")
+    (place / "only_b.csv").write_text("file,label\n01.png,b\n03.png,b\n")
+    tiles = evaluation(train, test=str(place / "only_b.csv"))
+    assert tiles.fit == 24 and tiles.labels[24:].tolist() == [1, 1]
+
+
+def test_one_class_is_no_label(place):
+    (place / "one.csv").write_text("file,label\n00.png,a\n01.png,a\n02.png,\n")
+    tiles = evaluation(str(place / "one.csv"))
+    assert tiles.fit == 0 and tiles.how == "one class only, a" and set(tiles.labels.tolist()) == {-1}
+    values = online.evaluate(tiles, lambda images: images.reshape(len(images), -1)[:, :4].astype(np.float32))
+    assert set(values) == {"rankme", "eval_spread"}
+    with pytest.raises(UserError, match=r"labelled tiles of two classes .*one class only, a"):
+        evaluation(str(place / "one.csv"), test=listed(place, "good.csv"))
+
+
+UNSPLITTABLE = {
+    "one tile a class": dict(numbers=range(2)),
+    "one patient": dict(patient=lambda number: "P1"),
+    "a class a patient": dict(patient=lambda number: f"P{number % 2}"),
+}
+
+
+@pytest.mark.parametrize("how", UNSPLITTABLE.values(), ids=UNSPLITTABLE)
+def test_labels_that_cannot_be_split_are_optional_unless_asked_for(place, capsys, how):
+    train = listed(place, "odd.csv", **how)
+    tiles = evaluation(train)
+    assert tiles.fit == 0 and "labels not used" in tiles.how and len(tiles.labels) == len(open_source(train))
+    warning = capsys.readouterr().err
+    assert warning.startswith(f"histojax train: warning: data.train={train}: ") and warning.count("\n") == 1
+    with pytest.raises(UserError, match=f"eval.data={train}: "):
+        evaluation(listed(place, "good.csv"), data=train)
+
+
+def test_tiles_that_become_unreadable_are_said_and_never_a_crash(place, caplog):
+    tiles = evaluation(listed(place, "good.csv"))
+    features = lambda images: images.reshape(len(images), -1)[:, :4].astype(np.float32)  # noqa: E731
+    assert "knn_balanced_accuracy" in online.evaluate(tiles, features)
+    (place / "07.png").unlink()
+    assert "knn_balanced_accuracy" in online.evaluate(tiles, features)
+    assert "1 evaluation tiles cannot be read any more" in caplog.text
+    for path in place.glob("*.png"):
+        path.unlink()
+    with pytest.raises(UserError, match="none of 24 evaluation tiles can be read any more"):
+        online.evaluate(tiles, features)
