@@ -11,10 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from histojax.data.preprocess import fit
-<<<<<<< HEAD
 from histojax.ssl import color
-=======
->>>>>>> 770bc1e (Each room has its modules: whole files, metrics, flags of a config, plan, evaluation tiles; one layers contract)
 from histojax.ssl.augment import STD, normalize
 from histojax.ssl.resize import crop_resize
 from histojax.zoo.record import Preprocess
