@@ -18,6 +18,7 @@ import numpy as np
 from histojax.common.errors import UserError
 from histojax.weights.lazy import Checkpoint, LazyTensor, Storage, row_major
 from histojax.weights.pickle_reader import refuse_hostile
+from histojax.weights.strangers import HEAD, refuse_file, refuse_folder
 from histojax.weights.torch_file import read_legacy, read_zip
 from histojax.weights.unwrap import SIDES, unwrap
 
@@ -79,8 +80,8 @@ def _read(path: Path) -> tuple[Checkpoint, Any]:
     """Return (checkpoint, object in the pickle); of a safetensors file, which has its tensors already, None."""
     size = path.stat().st_size
     with open(path, "rb") as file:
-        head = file.read(64)
-        _refuse_strangers(path, head, size)
+        head = file.read(HEAD)
+        refuse_file(path, head, size)
         if head[:4] == b"PK\x03\x04":
             return _read_pickle(Checkpoint(path, "zip .pth", {}), lambda named: read_zip(path, size, named))
         if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
@@ -113,22 +114,9 @@ def _file_of(path: Path) -> Path:
     found = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".torch"))
     if len(found) == 1:
         return found[0]
+    refuse_folder(path)
     listing = ", ".join(p.name for p in found) or "none"
     raise UserError(f"{path}: expected one weight file in the folder, found {listing}; name the file itself")
-
-
-def _refuse_strangers(path: Path, head: bytes, size: int) -> None:
-    """Raise for files that look like something else that often ends up under this name."""
-    if size == 0:
-        raise UserError(f"{path}: the file is empty; the download failed, get it again")
-    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-        raise UserError(
-            f"{path}: this is a web page, not weights; the link needs a login or was wrong: download by hand"
-        )
-    if head.startswith(b"version https://git-lfs"):
-        raise UserError(f"{path}: this is a git-lfs pointer, not the weights; run `git lfs pull` or download the file")
-    if head.startswith(b"\x93NUMPY"):
-        raise UserError(f"{path}: this is a numpy file, not a PyTorch one")
 
 
 # safetensors

@@ -11,6 +11,7 @@ from histojax.weights.layouts.dinov2 import META
 from histojax.weights.layouts.hf_dinov2 import HF_DINOV2
 from histojax.weights.layouts.hf_vit import HF_VIT
 from histojax.weights.layouts.timm_vit import TIMM
+from histojax.weights.strangers import known_stranger
 
 VIT_LAYOUTS: tuple[Layout, ...] = (META, TIMM, HF_DINOV2, HF_VIT)
 LAYOUTS: tuple[Layout, ...] = (
@@ -30,18 +31,6 @@ FAMILIES = {  # family: what it is called in messages
     "imagebind": "ImageBind",
     "swin": "Swin transformer",
     "dinov3": "DINOv3",
-}
-_STRANGERS = {  # part of a name: what has such names and is not read here
-    "text_model.": "a CLIP model with its text tower",
-    "visual.transformer.resblocks.": "an OpenAI CLIP model",
-    "visual.trunk.": "an open_clip or CoCa model (CONCH)",
-    "beit3.": "a BEiT-3 model (MUSK)",
-    "resnet.encoder.stages.": "a ResNet of Hugging Face transformers",
-    "stages.0.blocks.": "a ConvNeXt",
-    "attention_c.": "an attention-MIL head",
-    "transformer.layers.": "a transformer over features (a MIL head), not an image encoder",
-    # transformers 5 renames modules in memory, but not in the files that it writes
-    ".attention.q_proj.": "a state dict of transformers 5 in memory: write it with model.save_pretrained(folder)",
 }
 
 
@@ -123,8 +112,7 @@ def _listing(found: list[tuple[Layout, str]]) -> str:
 
 def _nothing_fits(names: list[str], layouts: tuple[Layout, ...], family: str | None) -> str:
     shown = ", ".join(names[:5])
-    for mark, what in _STRANGERS.items():
-        if any(mark in f".{name}" for name in names):
-            return f"this looks like {what}, which is not read here; the first names are {shown}"
+    if what := known_stranger(names):
+        return f"this looks like {what} (the first names are {shown})"
     choices = ", ".join(title(layout) for layout in layouts if family in (None, layout.family))
     return f"the names of its {len(names)} tensors fit none of the layouts {choices}; the first are {shown}"

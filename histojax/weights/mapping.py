@@ -16,6 +16,7 @@ placeholder stands for a number that is carried over from the name to the path.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,10 +45,12 @@ def patch_kind(channels: int = 3) -> Kind:
     """Kind of a square patch convolution: (D, C, p, p) <-> (p * p * C, D), rows ordered (p, p, C)."""
 
     def decode(array: np.ndarray) -> np.ndarray:
+        if array.ndim != 4 or array.shape[1] != channels or array.shape[2] != array.shape[3]:
+            raise ValueError(f"no convolution over square patches with {channels} input channels (RGB)")
         return array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
 
     def encode(array: np.ndarray) -> np.ndarray:
-        side = round((array.shape[0] / channels) ** 0.5)
+        side = math.isqrt(array.shape[0] // channels)
         return array.reshape(side, side, channels, -1).transpose(3, 2, 0, 1)
 
     return Kind(decode, encode)
@@ -320,12 +323,16 @@ def _read_leaf(
     if len(present) < len(wanted):
         report.missing += [name for name in wanted if name not in names]
         return
-    report.origin[path] = " + ".join(rule.parts)
+    report.origin[path] = " + ".join(rule.parts if rule.stacked else rows[0])
     clash = _shape_clash(rows, tensors)
     if clash:
         report.problems.append(clash)
         return
-    value = _stack(rule, rows, tensors, dtype, report)
+    try:
+        value = _stack(rule, rows, tensors, dtype, report)
+    except (ValueError, IndexError) as error:  # axes that are not those of the kind
+        report.problems.append(f"{present[0]} has shape {shape_of(tensors[present[0]])}: {error}")
+        return
     flat[path], report.shapes[path] = value, value.shape
 
 

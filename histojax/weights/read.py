@@ -12,6 +12,7 @@ import numpy as np
 
 from histojax.common.errors import UserError
 from histojax.weights import own
+from histojax.weights.checks import value_faults
 from histojax.weights.containers import read_tensors
 from histojax.weights.detect import FAMILIES, check_family, the_layout, title
 from histojax.weights.layouts import Layout
@@ -72,6 +73,9 @@ class Found:
         """Return (tree, Report, notes); see `read_tree`. All is checked by shapes before a tensor is read."""
         self._check(self.shapes(expected)[1], expected, ignore)
         tree, report, notes = self._read(self.tensors, np.float32, expected)
+        if faults := value_faults(flatten(tree), report.origin):
+            more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+            raise UserError(f"{self.path}: {'; '.join(faults[:3])}{more}. Get the file anew from its authors")
         report.unused, report.ignored = [], sorted({*report.ignored, *report.unused})
         return tree, report, [*self.notes, *notes]
 

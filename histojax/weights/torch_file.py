@@ -18,6 +18,7 @@ import numpy as np
 from histojax.common.errors import UserError
 from histojax.weights.lazy import LazyTensor, Storage, span
 from histojax.weights.pickle_reader import Placeholder, load_pickle
+from histojax.weights.strangers import refuse_zip
 
 MAX_PICKLE = 1 << 28  # bytes of the object description inside a .pth (its tensors are stored beside it)
 # what zipfile raises on damaged files; ValueError: names that are not text, negative offsets
@@ -76,10 +77,10 @@ def read_zip(path: Path, size: int, named: set[str] | None = None) -> Any:
 
 def _root_of(path: Path, members: Mapping[str, Any]) -> str:
     """Return the folder inside the archive, with its slash: the file stem in recent torch, "archive" before."""
+    refuse_zip(path, members)
     pickles = [name for name in members if name == "data.pkl" or name.endswith("/data.pkl")]
     if len(pickles) != 1:
-        hint = "a numpy .npz" if any(name.endswith(".npy") for name in members) else "some other zip"
-        raise UserError(f"{path}: no data.pkl inside: this is {hint}, not a PyTorch file")
+        raise UserError(f"{path}: damaged: {len(pickles)} files called data.pkl inside")
     return pickles[0][: -len("data.pkl")]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from histojax.common.errors import UserError
 from histojax.weights.lazy import Array, Checkpoint, LazyTensor
 from histojax.weights.pickle_reader import Placeholder, numpy_value
+from histojax.weights.strangers import refuse_deepspeed, refuse_objects
 
 SIDES = ("teacher", "student")
 _WRAPPERS = (
@@ -36,6 +37,9 @@ def unwrap(checkpoint: Checkpoint, root: Any, which: str | None) -> Checkpoint:
         keys.append(key)
         node = node[key]
     tensors = _tensors_of(node)
+    refuse_objects(checkpoint.path, node.values() if isinstance(node, dict) else [node])
+    if not any(0 not in tensor.shape for tensor in tensors.values()):
+        refuse_deepspeed(checkpoint.path, root)
     if not tensors:
         raise UserError(f"{checkpoint.path}: {_no_tensors(node)}")
     checkpoint.tensors, checkpoint.wrapper = tensors, "/".join(keys)

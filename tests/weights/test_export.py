@@ -30,8 +30,8 @@ def test_an_export_reads_back(model, layout, tmp_path):
     tree = META.read(state_dict(model, depth=2))[0]
     if layout == "hf" and "vitg" in model:
         tree["blocks"]["mlp"] = {  # a width that transformers' rule gives
-            "w12": {"kernel": np.ones((2, 16, 96), "f4"), "bias": np.ones((2, 96), "f4")},
-            "w3": {"kernel": np.ones((2, 48, 16), "f4"), "bias": np.ones((2, 16), "f4")},
+            "w12": {"kernel": np.eye(16, 96, dtype="f4") * np.ones((2, 1, 1), "f4"), "bias": np.ones((2, 96), "f4")},
+            "w3": {"kernel": np.eye(48, 16, dtype="f4") * np.ones((2, 1, 1), "f4"), "bias": np.ones((2, 16), "f4")},
         }
     path = write_export(tmp_path / "out", tree, layout, {}, heads=4)
     back, report, _ = load_backbone(tmp_path / "out")

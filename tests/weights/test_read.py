@@ -368,20 +368,6 @@ def test_the_same_family_in_another_size(tmp_path):
         read_tree(save(tmp_path / "a.pth", state_dict(MODEL)), expected=expected)
 
 
-@pytest.mark.parametrize(
-    "names, what",
-    [
-        (["visual.transformer.resblocks.0.attn.in_proj_weight", "text_model.x"], "CLIP model"),
-        (["transformer.layers.0.0.norm.weight"], "MIL head"),
-        (["encoder.layer.0.attention.q_proj.weight", "embeddings.cls_token"], "save_pretrained"),
-    ],
-)
-def test_known_strangers_are_named(names, what, tmp_path):
-    tensors = {name: np.ones((2, 2), np.float32) for name in names}
-    with pytest.raises(UserError, match=what):
-        read_tree(save(tmp_path / "a.pth", tensors))
-
-
 def test_unknown_names_layouts_and_families(tmp_path):
     path = save(tmp_path / "a.pth", {"encoder.w": np.ones((2, 2), np.float32)})
     with pytest.raises(UserError, match=r"fit none of the layouts meta of ViT, .*; the first are encoder\.w"):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from histojax.weights.checks import shape_faults
 from histojax.weights.mapping import Report, Rule, flatten, from_tree, to_tree
 
 
@@ -64,6 +65,8 @@ class Layout:
         if not report.missing and not report.problems:
             report.problems += self.faults(tree)
         report.shapes = {path: leaf.shape for path, leaf in flatten(tree).items()}
+        if not report.missing and not report.problems:
+            report.problems += shape_faults(report.shapes, report.origin)
         return tree, report
 
     def write(self, tree: Mapping[str, Any]) -> dict[str, np.ndarray]:
