@@ -380,7 +380,7 @@ def test_mostly_unreadable_tiles_are_refused(capsys, tmp_path):
 def test_evaluation_tiles_that_are_not_there_are_refused_before_anything_is_made(setting, capsys, tmp_path):
     there, gone = (str(tmp_path / name) for name in ("there.csv", "gone.csv"))
     for i in range(4):
-        Image.fromarray(np.full((32, 32, 3), 50 * i, np.uint8)).save(tmp_path / f"{i}.png")
+        Image.fromarray(open_source("synthetic:4", tile_px=32).read(i)).save(tmp_path / f"{i}.png")
     Path(there).write_text("file,label\n0.png,a\n1.png,b\n2.png,a\n3.png,b\n")
     Path(gone).write_text("file,label\n" + "".join(f"gone/{i}.png,{'ab'[i % 2]}\n" for i in range(24)))
     sets = {"data": there} | {setting: gone}

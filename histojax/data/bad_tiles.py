@@ -20,6 +20,7 @@ from histojax.data.records import Source
 from histojax.data.synthetic import SyntheticTissue
 
 GRACE = 8  # distinct bad tiles before a share of the tiles seen so far means anything
+FLAT = 2.0  # grey levels; a tile whose every channel spreads less shows nothing
 
 
 class BadTileLog:
@@ -88,15 +89,36 @@ class BadTileLog:
 def sample_check(source: Source, n: int = 64, max_bad_share: float = 0.5) -> list[BadTile]:
     """The unreadable ones among `n` records spread evenly over `source`; a second's work before a compilation.
 
-    Raises UserError when more than `max_bad_share` of them are bad.
+    Raises UserError when more than `max_bad_share` of them are bad, or when all that can be read are of one colour.
     """
     chosen = np.unique(np.linspace(0, len(source) - 1, min(n, len(source))).astype(np.int64))
-    bad = [error for index in chosen if (error := _try_read(source, int(index))) is not None]
+    bad: list[BadTile] = []
+    flat: list[tuple[str, float]] = []  # path and mean of the tiles without structure
+    for index in map(int, chosen):
+        tile = _try_read(source, index)
+        if isinstance(tile, BadTile):
+            bad.append(tile)
+        elif tile.std(axis=(0, 1)).max() < FLAT:
+            flat.append((source.name(index), float(tile.mean())))
     if len(bad) > max_bad_share * len(chosen):
         raise UserError(
             f"{len(bad)} of {len(chosen)} tiles tried are unreadable: {examples((e.path, e.reason) for e in bad)}"
         )
+    good = len(chosen) - len(bad)
+    if flat and len(flat) == good:
+        path, mean = flat[0]
+        raise UserError(
+            f"all {good} tiles tried are of one colour (the first: {path}, mean {mean:.1f} of 255): {_why_flat(mean)}"
+        )
     return bad
+
+
+def _why_flat(mean: float) -> str:
+    if mean < 4:
+        return "black tiles: masks, or samples stored on a smaller scale than the file's? Save them as 8-bit RGB"
+    if mean > 250:
+        return "white tiles: empty glass, or an alpha channel that hides everything? Take tiles with tissue"
+    return "nothing can be learnt from them; look at them and take tiles with tissue"
 
 
 def unreadable(source: Source, indices: Iterable[int] | np.ndarray, threads: int = 8) -> dict[int, BadTile]:
@@ -105,8 +127,13 @@ def unreadable(source: Source, indices: Iterable[int] | np.ndarray, threads: int
         return {}
     numbers = [int(index) for index in indices]
     with ThreadPoolExecutor(threads) as pool:
-        found = pool.map(lambda index: _try_read(source, index), numbers)
+        found = pool.map(lambda index: _why_unreadable(source, index), numbers)
         return {index: error for index, error in zip(numbers, found) if error is not None}
+
+
+def _why_unreadable(source: Source, index: int) -> BadTile | None:
+    tried = _try_read(source, index)
+    return tried if isinstance(tried, BadTile) else None
 
 
 def bad_tiles_csv(bad: Iterable[tuple[str, str]]) -> str:
@@ -116,17 +143,17 @@ def bad_tiles_csv(bad: Iterable[tuple[str, str]]) -> str:
     return text.getvalue()
 
 
-def _try_read(source: Source, index: int) -> BadTile | None:
+def _try_read(source: Source, index: int) -> np.ndarray | BadTile:
     try:
-        source.read(index)
+        return source.read(index)
     except BadTile as error:
-        return error
-    return None
+        # anew: the one that was raised holds, by its traceback and context, the bytes that were read
+        return BadTile(error.path, error.reason)
 
 
 def _diagnose(source: Source, index: int) -> tuple[str, str]:
     error = _try_read(source, index)
-    if error is None:
+    if not isinstance(error, BadTile):
         return source.name(index), "failed once but readable now (storage or network trouble?)"
     return error.path, error.reason
 

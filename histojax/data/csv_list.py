@@ -11,7 +11,7 @@ from pathlib import Path
 from absl import logging
 
 from histojax.common.errors import UserError
-from histojax.data.decode import ENDINGS
+from histojax.data.formats import SUFFIXES
 
 FILE = ("file", "path", "filename", "file_name", "filepath", "file_path", "image", "image_path", "tile", "tile_path")
 LABEL = ("label", "class")
@@ -63,7 +63,7 @@ def _read(path: Path) -> tuple[list[str], list[list[str]]]:
         raise UserError(f"{path}: not a CSV file in UTF-8 ({error})") from None
     if len(rows) < 2:
         raise UserError(f"{path}: no records; {EXPECTED}")
-    if any(title.lower().endswith(ENDINGS) for title in rows[0]):
+    if any(title.lower().endswith(SUFFIXES) for title in rows[0]):
         raise UserError(f"{path}: the first row is {','.join(rows[0])}; {EXPECTED}")
     return rows[0], rows[1:]
 

@@ -1,25 +1,31 @@
-"""Encoded tiles to RGB arrays: everything the host does to pixels.
+"""Encoded tiles to RGB arrays: everything the host does to pixels; `pixels` says how modes and depths become RGB.
 
 Rules, the same for training and evaluation:
 
-- Grey, palette, CMYK and other modes become RGB; transparency is composited on white, the colour of empty glass.
-- 16 bits a channel become 8 by keeping the high byte (x >> 8), which is what Pillow does to 16-bit RGB files.
+- The first bytes of a file say what it is, not its name.
 - A tile of another size than asked for is resized, shorter side to `tile_px` (bicubic, antialiased), and its
-  centre is kept. Orientation tags (EXIF) are ignored and of a multi-page TIFF the first page is read.
+  centre is kept.
 - A file that cannot be read to its last row is an error, never a half-grey tile.
+- Sizes and headers are looked at before bytes are read or decoded: no file can fill the memory.
 """
 
 from __future__ import annotations
 
 import io
+from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, TiffImagePlugin
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
-FORMATS = ("JPEG", "PNG", "TIFF")
+from histojax.data.depth import Unreadable
+from histojax.data.formats import FORMATS, what_it_is
+from histojax.data.pixels import check_single, rgb_pixels
+
 MIN_SIDE_PX = 16  # below this a "tile" is the sliver left at a slide's border
 MAX_PIXELS = 8192 * 8192  # below Pillow's own limit, so its warning never shows
+_TOO_MANY = f"more than {MAX_PIXELS} pixels: cut it into tiles first"
+MAX_BYTES = 256 << 20  # of a file; 8192 x 8192 RGB uncompressed is 192 MiB
+LOOK_FIRST_BYTES = 4 << 20  # from here on the header is looked at before the rest is read
 
 
 class BadTile(Exception):
@@ -35,23 +41,55 @@ class BadTile(Exception):
 
 
 def decode_tile(data: bytes, path: str) -> np.ndarray:
-    """(h, w, 3) uint8 RGB of an encoded JPEG, PNG or TIFF; raises BadTile that names `path` and the reason."""
+    """(h, w, 3) uint8 RGB of an encoded image; raises BadTile that names `path` and the reason."""
     if not data:
         raise BadTile(path, "empty file (0 bytes)")
+    reason = ""
+    try:
+        with _open(io.BytesIO(data)) as image:
+            check_single(image)
+            return rgb_pixels(image, data)
+    except Unreadable as error:
+        reason = str(error)
+    except Image.UnidentifiedImageError:
+        reason = what_it_is(data[:32])
+    except Image.DecompressionBombError:
+        reason = _TOO_MANY
+    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, zlib.error ... on broken files
+        reason = f"damaged image ({type(error).__name__}: {str(error)[:200]})"
+    raise BadTile(path, reason)  # out here: an exception raised above would keep `data` alive as its context
+
+
+def read_checked(file: BinaryIO, size: int) -> bytes:
+    """The bytes of an open, seekable file of `size`; raises Unreadable before reading what cannot be a tile."""
+    if size > MAX_BYTES:
+        raise Unreadable(
+            f"{size / 2**20:.0f} MiB, more than the {MAX_BYTES >> 20} MiB of a tile: cut it into tiles first"
+        )
+    if size > LOOK_FIRST_BYTES:
+        try:
+            _open(file)
+        except Image.UnidentifiedImageError:
+            file.seek(0)
+            raise Unreadable(what_it_is(file.read(32))) from None
+        except Image.DecompressionBombError:
+            raise Unreadable(_TOO_MANY) from None
+        file.seek(0)
+    return file.read(MAX_BYTES + 1)
+
+
+def _open(file: BinaryIO) -> Image.Image:
+    """The image in a file, not loaded; raises Unreadable if it is too small or too large."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:  # a global switch of Pillow that some other library may have set
         ImageFile.LOAD_TRUNCATED_IMAGES = False
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_size(image.size, path)
-            return np.array(_to_rgb(image, path), np.uint8)
-    except BadTile:
-        raise
-    except Image.UnidentifiedImageError:
-        raise BadTile(path, f"not a JPEG, PNG or TIFF image (starts with {data[:8]!r})") from None
-    except Image.DecompressionBombError:
-        raise BadTile(path, f"more than {MAX_PIXELS} pixels: cut it into tiles first") from None
-    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, zlib.error ... on broken files
-        raise BadTile(path, f"damaged image ({type(error).__name__}: {error})") from None
+    TiffImagePlugin.READ_LIBTIFF = True  # Pillow's own reader of uncompressed TIFF misreads planes and subsampling
+    image = Image.open(file, formats=tuple(FORMATS))
+    width, height = image.size
+    if min(width, height) < MIN_SIDE_PX:
+        raise Unreadable(f"too small: {width}x{height} px, at least {MIN_SIDE_PX} px a side is needed")
+    if width * height > MAX_PIXELS:
+        raise Unreadable(f"{width}x{height} px is more than {MAX_PIXELS} pixels: cut it into tiles first")
+    return image
 
 
 def fit_tile(tile: np.ndarray, tile_px: int) -> np.ndarray:
@@ -74,25 +112,3 @@ def encode_png(tile: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(tile).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
-
-
-def _check_size(size: tuple[int, int], path: str) -> None:
-    width, height = size
-    if min(width, height) < MIN_SIDE_PX:
-        raise BadTile(path, f"too small: {width}x{height} px, at least {MIN_SIDE_PX} px a side is needed")
-    if width * height > MAX_PIXELS:
-        raise BadTile(path, f"{width}x{height} px is more than {MAX_PIXELS} pixels: cut it into tiles first")
-
-
-def _to_rgb(image: Image.Image, path: str) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode == "F":
-        raise BadTile(path, "floating-point pixels: save as 8-bit RGB")
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        high_byte = np.asarray(image).astype(np.int64) >> 8
-        return Image.fromarray(high_byte.clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return image.convert("RGB")

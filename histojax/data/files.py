@@ -10,7 +10,8 @@ from pathlib import Path
 
 from histojax.common.errors import UserError
 from histojax.data.csv_list import read_list
-from histojax.data.decode import ENDINGS
+from histojax.data.decode import read_checked
+from histojax.data.formats import SUFFIXES
 from histojax.data.records import EncodedTiles
 
 
@@ -22,7 +23,7 @@ class _Disk:
 
     def load(self, index: int) -> bytes:
         with open(self.paths[index], "rb") as file:
-            return file.read()
+            return read_checked(file, os.fstat(file.fileno()).st_size)
 
     def size(self, index: int) -> int:
         try:
@@ -44,7 +45,8 @@ class _Zip:
             with self._lock:
                 if self._archive is None:
                     self._archive = zipfile.ZipFile(self.path)
-        return self._archive.read(self.members[index])
+        with self._archive.open(self.members[index]) as file:
+            return read_checked(file, self.sizes[index])  # type: ignore[arg-type]
 
     def size(self, index: int) -> int:
         return self.sizes[index]
@@ -65,7 +67,7 @@ def open_folder(path: Path) -> EncodedTiles:
     """
     names = sorted(name for name in _walk(path) if _is_image(name))
     if not names:
-        raise UserError(f"{path}: no image in this folder or below; files ending in {', '.join(ENDINGS)} are read")
+        raise UserError(f"{path}: no image in this folder or below; files ending in {', '.join(SUFFIXES)} are read")
     return EncodedTiles(str(path), names, _Disk([os.path.join(path, n) for n in names]), _class_names(names))
 
 
@@ -77,7 +79,7 @@ def open_zip(path: Path) -> EncodedTiles:
     except (zipfile.BadZipFile, OSError) as error:
         raise UserError(f"{path}: not a readable zip archive ({error})") from None
     if not found:
-        raise UserError(f"{path}: no image in this zip; members ending in {', '.join(ENDINGS)} are read")
+        raise UserError(f"{path}: no image in this zip; members ending in {', '.join(SUFFIXES)} are read")
     names = [name for name, _ in found]
     return EncodedTiles(str(path), names, _Zip(str(path), names, [size for _, size in found]), _class_names(names))
 
@@ -120,7 +122,7 @@ def _fail(error: OSError) -> None:
 
 
 def _is_image(name: str) -> bool:
-    return name.lower().endswith(ENDINGS) and not any(_is_hidden(part) for part in name.split("/"))
+    return name.lower().endswith(SUFFIXES) and not any(_is_hidden(part) for part in name.split("/"))
 
 
 def _is_hidden(part: str) -> bool:

@@ -7,15 +7,23 @@ the arithmetic of `normalise`, which the device can do as well. The resize is Pi
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
 from histojax.common.errors import UserError
+from histojax.data.depth import Unreadable
+from histojax.data.pixels import rgb_pixels
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 MAX_SIDE = 1 << 15
+HINTS = {  # by the kind of a dtype
+    "f": ": floats from 0 to 1 become (x * 255).round().astype(uint8)",
+    "u": ": bring it to 8 bits on the scale of the scanner, e.g. 12 bits by (x >> 4).astype(uint8)",
+    "i": ": make it uint8 after a look at its range",
+    "b": ": a mask, not a picture",
+}
 
 
 class Rule(Protocol):
@@ -41,14 +49,42 @@ def fit(tile: np.ndarray, rule: Rule) -> np.ndarray:
     A tile that needs neither is returned itself, not copied. Raises UserError for anything but uint8 RGB.
     """
     if tile.ndim != 3 or tile.shape[2] != 3 or tile.dtype != np.uint8 or not min(tile.shape):
-        raise UserError(f"a tile must be uint8 of shape (height, width, 3), got {tile.dtype} {tile.shape}")
+        raise UserError(
+            f"a tile must be uint8 of shape (height, width, 3), got {tile.dtype} {tile.shape}"
+            + HINTS.get(tile.dtype.kind if tile.ndim == 3 and tile.shape[2] == 3 else "", "")
+        )
     tile = resize_shorter(tile, rule.size, rule.filter)
     return tile if rule.crop is None else centre_crop(tile, rule.crop)
 
 
-def fit_all(tiles: Iterable[np.ndarray], rule: Rule) -> np.ndarray:
-    """(N, h, w, 3) uint8 of `fit` of each tile; raises UserError if they do not become equal in size."""
-    fitted = [fit(np.asarray(tile), rule) for tile in tiles]
+def as_array(tile: Any) -> np.ndarray:
+    """The pixels of an array, or of a Pillow image of any mode as `pixels.rgb_pixels` reads it; raises UserError."""
+    if not isinstance(tile, Image.Image):
+        return np.asarray(tile)
+    try:
+        return rgb_pixels(tile, _unloaded_file(tile))
+    except Unreadable as error:
+        raise UserError(f"an image of mode {tile.mode}: {error}") from None
+
+
+def _unloaded_file(image: Image.Image) -> bytes | None:
+    """The file of an image that is opened and not loaded: it has more than Pillow keeps of 16 bits."""
+    file = getattr(image, "fp", None)
+    if not getattr(image, "tile", None) or file is None:
+        return None
+    file.seek(0)
+    return file.read()
+
+
+def fit_all(tiles: Iterable[Any], rule: Rule) -> np.ndarray:
+    """(N, h, w, 3) uint8 of `fit` of each tile, an array or a Pillow image.
+
+    Raises UserError if they do not become equal in size, and for pixels of 0 and 1 alone.
+    """
+    arrays = [as_array(tile) for tile in tiles]
+    fitted = [fit(tile, rule) for tile in arrays]
+    if max((int(tile.max()) for tile in arrays), default=0) == 1:
+        raise UserError("the tiles hold only 0 and 1: floats from 0 to 1 made uint8? Multiply by 255 first")
     sizes = sorted({tile.shape[:2] for tile in fitted})
     if len(sizes) > 1:
         raise UserError(

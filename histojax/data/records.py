@@ -13,6 +13,7 @@ import numpy as np
 
 from histojax.common.errors import UserError
 from histojax.data.decode import BadTile, decode_tile
+from histojax.data.depth import Unreadable
 
 UNLABELLED = -1
 
@@ -84,6 +85,8 @@ class EncodedTiles:
         """The file's bytes; raises BadTile when they cannot be had."""
         try:
             return self.files.load(index)
+        except Unreadable as error:
+            raise BadTile(self.name(index), str(error)) from None
         except FileNotFoundError:
             raise BadTile(self.name(index), "the file does not exist") from None
         except Exception as error:  # OSError, BadZipFile, zlib.error, RuntimeError (encrypted), shard errors

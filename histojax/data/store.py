@@ -175,7 +175,7 @@ def _record(source: Source, index: int) -> Tile | BadTile:
             return Tile(encode_png(source.read(index)), source.name(index), label=class_name, group=group)
         data = _jpeg_or_png(source, index)
     except BadTile as error:
-        return error
+        return BadTile(error.path, error.reason)  # without the traceback, which holds the bytes
     if source.coords is None:
         return Tile(data, source.names[index], label=class_name, group=group)
     x, y = source.coords[index].tolist()

@@ -1,8 +1,9 @@
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
-from tile_files import make_folder, spoil
+from tile_files import file_bytes, make_folder, picture, spoil
 
 from histojax.common.errors import UserError
 from histojax.data.bad_tiles import BadTileLog, sample_check, unreadable
@@ -101,6 +102,41 @@ def test_sample_check(tmp_path):
     spoil(folder, range(20))
     with pytest.raises(UserError, match=r"of 16 tiles tried are unreadable: .*tile_000.png \(not a JPEG"):
         sample_check(open_source(folder), 16)
+
+
+@pytest.mark.parametrize(("grey", "reason"), [(0, "black tiles"), (255, "white tiles"), (90, "nothing can be learnt")])
+def test_a_set_of_one_colour_is_refused_with_the_reason(tmp_path, grey, reason):
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(file_bytes(np.full((32, 32, 3), grey, np.uint8)))
+    with pytest.raises(UserError, match=rf"all 3 tiles tried are of one colour .*0\.png, mean {grey}.0 .*{reason}"):
+        sample_check(open_source(tmp_path))
+    (tmp_path / "9.png").write_bytes(file_bytes(picture(1)))  # empty glass among tissue is usual
+    assert sample_check(open_source(tmp_path)) == []
+
+
+def test_broken_files_leave_no_bytes_behind(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, 5 << 20, np.uint8).tobytes()
+    for number in range(12):  # a header that is right, and 5 MiB that are not
+        (tmp_path / f"{number}.png").write_bytes(file_bytes(picture(number))[:60] + noise)
+    source = open_source(tmp_path)
+    tracemalloc.start()
+    try:
+        found = unreadable(source, range(12), threads=2)
+        kept, _ = tracemalloc.get_traced_memory()
+        assert len(found) == 12 and kept < 1 << 20
+        tracemalloc.reset_peak()
+        for name in ("zeros.tif", "zeros.png"):
+            with open(tmp_path / name, "wb") as file:
+                file.truncate(3 << 30 if name == "zeros.tif" else 100 << 20)
+        errors = unreadable(open_source(tmp_path), [12, 13])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [error.reason for error in errors.values()] == [
+        "only zero bytes: the copy or download was interrupted",
+        "3072 MiB, more than the 256 MiB of a tile: cut it into tiles first",
+    ]
+    assert peak < 4 << 20
 
 
 def test_unreadable_tries_exactly_the_records_asked_for():

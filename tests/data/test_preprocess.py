@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from raw_files import png16
 
 from histojax.common.errors import UserError
 from histojax.data.preprocess import centre_crop, fit, fit_all, normalise, resize_shorter
@@ -131,3 +132,37 @@ def test_unknown_filter_and_too_small_for_the_crop():
         fit(tile, dataclasses.replace(Preprocess(9), filter="nearest"))
     with pytest.raises(UserError, match="cannot crop 16 px from a tile of 8x8 px"):
         fit(tile, Preprocess(8, 16))
+
+
+RULE = Preprocess(size=32, crop=None)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "PA", "LA", "RGBA", "CMYK", "YCbCr", "HSV", "I;16", "I"])
+def test_pillow_images_of_any_mode_are_what_they_show(mode):
+    grey = mode in ("L", "1", "LA", "I;16", "I")
+    image = Image.new("RGB", (32, 32), (255, 255, 255) if mode == "1" else (160, 160, 160) if grey else (204, 51, 102))
+    shown = np.asarray(image).astype(int)
+    given = image.convert("P").convert("PA") if mode == "PA" else image.convert("L" if grey else mode)
+    got = fit_all([given.convert(mode)], RULE)
+    assert got.shape == (1, 32, 32, 3) and np.abs(got[0] - shown).max() <= 4
+
+
+def test_pillow_images_on_an_unknown_scale_are_refused():
+    for image in (Image.new("F", (32, 32), 0.5), Image.new("I", (32, 32), 70000), Image.new("I;16", (32, 32), 4000)):
+        with pytest.raises(UserError, match=f"an image of mode {image.mode}: .*8-bit RGB"):
+            fit_all([image], RULE)
+
+
+def test_a_16_bit_file_that_is_only_opened_keeps_its_low_bits(tmp_path):
+    (tmp_path / "t.png").write_bytes(png16(np.full((32, 32, 3), 160, np.uint16)))
+    assert (fit_all([Image.open(tmp_path / "t.png")], RULE) == 160).all()
+
+
+def test_arrays_that_are_no_pictures_say_what_to_do():
+    tile = np.full((32, 32, 3), 1, np.uint8)
+    with pytest.raises(UserError, match="only 0 and 1"):
+        fit_all([tile, 0 * tile], RULE)
+    assert (fit_all([0 * tile], RULE) == 0).all()
+    for dtype, hint in ((np.float32, "x \\* 255"), (np.uint16, "x >> 4"), (bool, "a mask")):
+        with pytest.raises(UserError, match=hint):
+            fit_all([tile.astype(dtype)], RULE)

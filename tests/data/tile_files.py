@@ -13,8 +13,10 @@ from PIL import Image
 
 
 def picture(number: int, px: int = 32) -> np.ndarray:
-    """(px, px, 3) uint8 in one flat colour that tells its number."""
-    return np.full((px, px, 3), (number % 251, number // 251, 7), np.uint8)
+    """(px, px, 3) uint8: red and green tell its number, blue rises from left to right."""
+    tile = np.full((px, px, 3), (number % 251, number // 251, 7), np.uint8)
+    tile[..., 2] += np.linspace(0, 200, px, dtype=np.uint8)
+    return tile
 
 
 def file_bytes(array: np.ndarray, kind: str = "PNG", **options) -> bytes:

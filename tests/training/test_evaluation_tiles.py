@@ -16,6 +16,7 @@ def place(tmp_path):
     """Folder with 24 tiles of two classes and lists of them."""
     for number in range(24):
         shade = np.full((32, 32, 3), 10 * number, np.uint8)
+        shade[:8] = 255
         Image.fromarray(shade).save(tmp_path / f"{number:02d}.png")
     return tmp_path
 
