@@ -7,8 +7,6 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from histojax.common.host_memory import restart_with_huge_pages
-
 VERBS = {  # verb: what it does; its module is histojax.VERB
     "train": "continue DINOv2 training of a ViT on your tiles",
     "encoders": "list the published encoders that can be loaded by name, or one of them in full",
@@ -29,11 +27,19 @@ def usage() -> str:
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code of the verb in `argv` (default: the command line)."""
-    if argv is None and sys.argv[1:2] == ["train"]:
-        restart_with_huge_pages()
-    argv = list(sys.argv[1:] if argv is None else argv)
+def program() -> int:
+    """Exit code of the command line; only here, never for a caller in Python, may train restart the process."""
+    if sys.argv[1:2] == ["train"]:
+        from histojax import train
+
+        sys.argv[:2] = [sys.argv[0]]
+        return train.program()
+    return main(sys.argv[1:])
+
+
+def main(argv: Sequence[str]) -> int:
+    """Exit code of the verb in `argv`."""
+    argv = list(argv)
     verb = argv[0] if argv else ""
     if verb in ("", "-h", "--help", "help"):
         print(usage(), file=sys.stdout if verb else sys.stderr)
@@ -52,4 +58,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

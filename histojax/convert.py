@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from histojax.common import cli
 from histojax.common.errors import UserError
+from histojax.common.files import expanded
 
 HELP = """\
 histojax convert: read a weight file of any kind, say what is in it, and write it anew
@@ -63,11 +63,13 @@ def _main(argv: Sequence[str]) -> int:
     values = _arguments(argv)
     if not values.out and not values.check:
         raise UserError("--out DIR is missing: the folder to write to (or --check to write nothing)")
+    from histojax.parallel.backend import start_backend
     from histojax.weights.export import check_target, write_export
     from histojax.weights.licence import check_commercial
     from histojax.zoo import transfer  # jax is imported only now
     from histojax.zoo.table import find
 
+    start_backend()
     record = find(values.encoder) if values.encoder else None
     parcel = transfer.open_file(
         values.file,
@@ -88,7 +90,7 @@ def _main(argv: Sequence[str]) -> int:
         return 0
     transfer.check_heads(parcel)
     path = write_export(
-        Path(values.out),
+        expanded(values.out),
         parcel.tree,
         values.to,
         {**parcel.facts, "report": _counts(parcel)},

@@ -65,8 +65,10 @@ def _main(argv: Sequence[str]) -> int:
         raise UserError("--paper takes neither names nor --commercial nor --markdown")
     if "markdown" in flags and (names or "json" in flags):
         raise UserError("--markdown is for the table: it takes neither names nor --json")
-    from histojax.zoo.table import ENCODERS, find  # jax is imported only now
+    from histojax.parallel.backend import start_backend  # jax is imported only now
+    from histojax.zoo.table import ENCODERS, find
 
+    start_backend()
     if "paper" in flags:
         rows = paper_rows()
         print(json.dumps(rows, indent=1) if "json" in flags else _paper(rows))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from histojax.common import cli
 from histojax.common.errors import UserError
+from histojax.common.files import expanded
 
 HELP = """\
 histojax export: write weights so that other libraries load them unchanged
@@ -69,10 +69,12 @@ def _main(argv: Sequence[str]) -> int:
     for name, what in (("to", "timm, hf or meta"), ("out", "the folder to write to")):
         if not getattr(values, name):
             raise UserError(f"--{name} is missing: {what} (see --help)")
+    from histojax.parallel.backend import start_backend
     from histojax.weights.export import check_target, write_export
     from histojax.weights.licence import check_commercial
     from histojax.zoo import transfer  # jax is imported only from here on
 
+    start_backend()
     parcel = _open(values)
     check_target(parcel.family, values.to, parcel.tree)
     transfer.check_heads(parcel)
@@ -81,7 +83,7 @@ def _main(argv: Sequence[str]) -> int:
     cli.warn("histojax export", transfer.warnings(parcel, values.to))
     positions = _fit_grid(parcel, values.image, values.positions)
     path = write_export(
-        Path(values.out),
+        expanded(values.out),
         parcel.tree,
         values.to,
         parcel.facts,
@@ -114,7 +116,7 @@ def _open(values: Any) -> Any:
     from histojax.zoo import transfer
     from histojax.zoo.table import find
 
-    source = Path(values.source)
+    source = expanded(values.source)
     if transfer.is_run(source):
         given = [name for name in ("encoder", "licence", "heads") if getattr(values, name)]
         if given:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 
-from absl import flags
-
 from histojax.common import cli
 from histojax.common.errors import UserError
+from histojax.common.files import expanded
 from histojax.common.host_memory import restart_with_huge_pages
 from histojax.training import config_flags
 from histojax.training.check import check
@@ -42,45 +42,53 @@ exit codes:
   if steps were made since the start; a second signal leaves without saving"""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code of the run that `argv` (default: the command line) describes."""
-    if argv is None:
-        restart_with_huge_pages()
-    argv = list(sys.argv[1:] if argv is None else argv)
-    return cli.guarded("histojax train", lambda: _main(argv))
+def program() -> int:
+    """Exit code of the command line: as `main`, but the process may start itself again and catches signals."""
+    restart_with_huge_pages()
+    return main(sys.argv[1:], as_program=True)
 
 
-def _main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str], as_program: bool = False) -> int:
+    """Exit code of the run that `argv` describes.
+
+    Ctrl-C and SIGTERM mean "save and leave" only `as_program`; called from a notebook they stay what they were.
+    """
+    return cli.guarded("histojax train", lambda: _main(list(argv), as_program))
+
+
+def _main(argv: list[str], as_program: bool) -> int:
     if not argv or {"--help", "-h", "-help", "help"} & set(argv):
         print(HELP, file=sys.stdout if argv else sys.stderr)
         return 0 if argv else cli.BAD_INPUT
-    if "--helpconfig" in argv and not any(word.startswith("--config") for word in argv):
+    changes, words = config_flags.split_leaves(argv)
+    values = _arguments(words)
+    if values.config is None and values.helpconfig and not changes:
         print(config_flags.helpconfig())
         return 0
-    values = _flags()
-    config_flags.parse(values, argv)
+    if not values.config:
+        raise UserError(f"--config FILE is missing, {config_flags.EXAMPLE}")
+    config = config_flags.read_config(values.config, changes)
     if values.helpconfig:
-        print(config_flags.helpconfig(values.config))
+        print(config_flags.helpconfig(config))
         return 0
-    if values.config is None:
-        raise UserError("--config FILE is missing, for example --config configs/quickstart.py")
     if not values.workdir:
         raise UserError("--workdir DIR is missing: the folder of this run, for example --workdir runs/first")
-    check(values.config)
+    check(config)
     from histojax.training import loop  # jax is imported only now: a typo above costs no start-up
 
-    return loop.run(values.config, values.workdir, offline=values.offline, plan_only=values.check)
+    return loop.run(
+        config, expanded(values.workdir), offline=values.offline, plan_only=values.check, catch_signals=as_program
+    )
 
 
-def _flags() -> flags.FlagValues:
-    values = flags.FlagValues()
-    config_flags.define_config(values)
-    flags.DEFINE_string("workdir", "", "the run's folder", flag_values=values)
-    flags.DEFINE_bool("offline", False, "never download", flag_values=values)
-    flags.DEFINE_bool("check", False, "print the plan and stop", flag_values=values)
-    flags.DEFINE_bool("helpconfig", False, "list the leaves of the config", flag_values=values)
-    return values
+def _arguments(words: Sequence[str]) -> argparse.Namespace:
+    parser = cli.Arguments()
+    for name in ("--config", "--workdir"):
+        parser.add_argument(name)
+    for name in ("--offline", "--check", "--helpconfig"):
+        parser.add_argument(name, action="store_true")
+    return parser.parse_args(words)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

@@ -15,6 +15,7 @@ from PIL import Image
 
 from histojax import train
 from histojax.__main__ import main as histojax
+from histojax.__main__ import program
 from histojax.data import open_source
 from histojax.runs.metrics import read_metrics
 
@@ -174,7 +175,7 @@ def killed(self):
         os.kill(os.getpid(), signal.SIGKILL)
 
 loop.Loop._extract, loop.Loop._stations = signalled, killed
-sys.exit(train.main(sys.argv[1:]))
+sys.exit(train.main(sys.argv[1:], as_program=True))
 """
 
 
@@ -314,7 +315,7 @@ def run(capsys, *argv):
     ("change", "expected"),
     {
         "--config.optim.base_lrr=1": "not a leaf of the configuration; did you mean --config.optim.base_lr?",
-        "--config.optim.base_lr=high": "could not convert string to float",
+        "--config.optim.base_lr=high": "--config.optim.base_lr=high: expected a number",
         "--config.optim=1": "is a group of leaves",
         "--config.crops.global_px=30": "crops.global_px=30 is not a multiple of model.patch=7 (try 28 or 35)",
         "--config.batch_size=1": "KoLeo needs two",
@@ -324,7 +325,7 @@ def run(capsys, *argv):
         "--config.model.weights=nowhere.pth": "nowhere.pth",
         "--config.model.attention=cudnn": "model.attention=cudnn needs an NVIDIA GPU",
         "--wrokdir=x": "wrokdir",
-        "stray": "unexpected argument 'stray'",
+        "stray": "unrecognized arguments: stray",
     }.items(),
 )
 def test_a_mistake_is_one_line_and_exit_code_2(change, expected, capsys, tmp_path):
@@ -343,7 +344,58 @@ def test_a_missing_or_broken_config_file_is_named(capsys, tmp_path):
     broken.write_text("def get_config():\n    return 1 / 0\n")
     code, line = run(capsys, "--config", str(broken), "--workdir", "x")
     assert code == 2
-    assert "broken.py: ZeroDivisionError" in line
+    assert "broken.py:2: ZeroDivisionError" in line
+
+
+def test_a_call_from_python_neither_restarts_the_process_nor_catches_signals(monkeypatch, tmp_path):
+    """A notebook keeps its process and its Ctrl-C; only `program`, the entry points' function, takes them."""
+    seen = []
+    monkeypatch.setattr("os.execv", lambda *words: seen.append("restart"))
+    monkeypatch.setattr(
+        "histojax.training.loop.open_training", lambda config: seen.append(signal.getsignal(2)) or 1 / 0
+    )
+    argv = ["--config", TINY, "--workdir", str(tmp_path / "run")]
+    for call in (lambda: train.main(argv), lambda: histojax(["train", *argv])):
+        with pytest.raises(ZeroDivisionError):
+            call()
+    assert seen == [signal.default_int_handler] * 2
+    monkeypatch.setattr("sys.argv", ["histojax", "train", *argv])
+    monkeypatch.setattr("histojax.train.restart_with_huge_pages", lambda: seen.append("restart"))
+    with pytest.raises(ZeroDivisionError):
+        program()
+    assert seen[2] == "restart" and seen[3] not in (signal.default_int_handler, None)
+
+
+def test_a_platform_that_is_not_there_is_one_line(capsys, monkeypatch, tmp_path):
+    def devices():
+        raise RuntimeError("Unable to initialize backend 'cuda': no driver (you may need to uninstall it)")
+
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr("jax.devices", devices)
+    code, line = run(capsys, "--config", TINY, "--workdir", str(tmp_path / "run"))
+    assert code == 2
+    assert "JAX_PLATFORMS=cuda: no device can be used (Unable to initialize backend 'cuda': no driver)" in line
+    assert "nvidia-smi" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_home_folders_are_known_in_every_path(capsys, monkeypatch, tmp_path):
+    """A shell leaves the ~ of --workdir=~/run as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(Path(TINY).read_text())
+    Path("tiles").mkdir()
+    for name in "ab":
+        Image.fromarray(np.random.default_rng(ord(name)).integers(0, 255, (40, 40, 3), np.uint8)).save(
+            f"tiles/{name}.png"
+        )
+    words = ["--config=~/mine.py", "--workdir=~/run", "--config.data.train=~/tiles", "--config.mesh.groups=1"]
+    assert train.main([*words, "--check"]) == 0
+    assert not Path("~").exists()
+    code, line = run(capsys, *words, "--config.model.weights=~/none.pth")
+    assert code == 2 and f"{tmp_path}/none.pth: no such file" in line
+    code, line = run(capsys, *words[:1], "--workdir=~nobody_here/run")
+    assert code == 2 and "~nobody_here/run: no such user has a home folder" in line
 
 
 def test_a_typo_fails_before_jax_is_imported(tmp_path):

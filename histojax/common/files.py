@@ -13,6 +13,22 @@ from pathlib import Path
 from histojax.common.errors import UserError
 
 
+def expanded(path: str | os.PathLike) -> Path:
+    """A path as a person writes it, with ~ and ~user for home folders; every path that comes from outside goes here.
+
+    A shell leaves the ~ of --workdir=~/runs to the program. Raises UserError for a user who has no home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path}: no such user has a home folder here; write the path in full") from error
+
+
+def expanded_name(name: str | os.PathLike) -> str:
+    """A name that may be a path, as text: ~ is expanded, an address or the name of an encoder stays as it is."""
+    return str(expanded(name)) if str(name).startswith("~") else str(name)
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a temporary path beside `path`; leaving the block moves the finished file there, fsynced.

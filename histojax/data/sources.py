@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from histojax.common.errors import UserError
+from histojax.common.files import expanded
 from histojax.data.files import open_csv, open_folder, open_zip
 from histojax.data.records import Joined, Source
 from histojax.data.synthetic import SyntheticTissue
@@ -60,7 +61,7 @@ def _open_one(spec: str, options: dict[str, Any]) -> Source:
 
 
 def _open_path(spec: str) -> Source:
-    path = Path(spec).expanduser()
+    path = expanded(spec)
     if not path.exists():
         raise UserError(f"{spec}: does not exist (looked in {Path.cwd()}); {ACCEPTED}")
     if path.is_dir():

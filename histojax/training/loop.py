@@ -30,6 +30,7 @@ from histojax.common.versions import versions
 from histojax.config import last_step
 from histojax.data import BadTileLog
 from histojax.evaluation import online
+from histojax.parallel.backend import start_backend
 from histojax.runs.folder import RunFolder, check_folder
 from histojax.runs.metrics import MetricWriter
 from histojax.ssl.recipe import Recipe
@@ -73,12 +74,23 @@ class Stopped(Exception):
         self.code = code
 
 
-def run(config: ConfigDict, workdir: str, offline: bool = False, plan_only: bool = False) -> int:
-    """The exit code of the run of a checked configuration in the folder `workdir`, resumed if it was begun."""
+def run(
+    config: ConfigDict,
+    workdir: Path,
+    offline: bool = False,
+    plan_only: bool = False,
+    catch_signals: bool = False,
+) -> int:
+    """The exit code of the run of a checked configuration in the folder `workdir`, resumed if it was begun.
+
+    With `catch_signals` the first Ctrl-C or SIGTERM saves and leaves; without, signals do what they did before.
+    """
+    start_backend()
     main = jax.process_index() == 0
     with contextlib.ExitStack() as stack:
         stop = Stop()
-        stack.enter_context(stop.listening())
+        if catch_signals:
+            stack.enter_context(stop.listening())
         folder = stack.enter_context(RunFolder(workdir)) if main and not plan_only else None
         if main:
             check_folder(workdir, config.to_dict(), MAY_CHANGE)
@@ -87,13 +99,13 @@ def run(config: ConfigDict, workdir: str, offline: bool = False, plan_only: bool
         recipe = recipe_of(config, jax.default_backend(), jax.device_count())
         mesh = Mesh(np.array(jax.devices()), ("data",)) if jax.device_count() > 1 else None
         _check_devices(config, recipe)
-        begun = newest_step(Path(workdir) / "checkpoints")
+        begun = newest_step(workdir / "checkpoints")
         start = load_start(config, recipe, offline) if begun is None else Start(report=f"step {begun}")
         if main:
             _say(plan(config, recipe, source, tiles, start))
         if plan_only:
             return 0
-        loop = Loop(config, recipe, mesh, Path(workdir), source, tiles, start, begun, stop)
+        loop = Loop(config, recipe, mesh, workdir, source, tiles, start, begun, stop)
         stack.callback(loop.close)
         try:
             loop.begin(folder)

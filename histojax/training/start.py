@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from histojax.common.errors import UserError
+from histojax.common.files import expanded
 from histojax.ssl.recipe import Recipe
 from histojax.weights.licence import as_rows
 from histojax.weights.load import load_backbone, load_ssl, training_files
@@ -62,7 +62,7 @@ def _training_names(spec: str) -> list[str]:
     """The files that model.continue_from says: a folder with them, or names and paths separated by commas."""
     names: list[str] = []
     for part in filter(None, (part.strip() for part in spec.split(","))):
-        names += [str(path) for path in training_files(part)] if Path(part).is_dir() else [part]
+        names += [str(path) for path in training_files(expanded(part))] if expanded(part).is_dir() else [part]
     return names
 
 

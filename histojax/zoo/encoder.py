@@ -23,6 +23,7 @@ import numpy as np
 from flax import nnx
 
 from histojax.common.errors import UserError
+from histojax.common.files import expanded
 from histojax.data.preprocess import fit_all
 from histojax.models.network import POOLINGS, Outputs, abstract, family, feature_width, patch_tokens
 from histojax.models.resnet import ResNetConfig
@@ -79,7 +80,7 @@ def load_encoder(
     if weights == "random":
         return Encoder(record, config, random_parameters(config, seed), batch_size, "random", f"random-{seed}")
     check_licence(record, commercial)
-    path, file = Path(weights) if weights is not None else None, record.weights[0]
+    path, file = expanded(weights) if weights is not None else None, record.weights[0]
     if path is None:
         path = fetch_file(file, offline=offline, cache=cache)
     elif not path.exists():

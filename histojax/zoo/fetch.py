@@ -22,7 +22,7 @@ from typing import Any
 from tqdm import tqdm
 
 from histojax.common.errors import UserError
-from histojax.common.files import file_sha256
+from histojax.common.files import expanded, file_sha256
 
 CHUNK = 1 << 20
 ATTEMPTS = 4
@@ -96,8 +96,8 @@ def fetch(
 def cache_folder(cache: str | Path | None = None) -> Path:
     """Return the cache folder (it may not exist yet)."""
     if cache is not None:
-        return Path(cache)
-    return Path(os.environ.get("HISTOJAX_CACHE") or Path.home() / ".cache" / "histojax")
+        return expanded(cache)
+    return expanded(os.environ.get("HISTOJAX_CACHE") or Path.home() / ".cache" / "histojax")
 
 
 def known_sha256(path: str | Path) -> str:

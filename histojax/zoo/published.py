@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from histojax.common.errors import UserError
+from histojax.common.files import expanded_name
 from histojax.weights.containers import check_whole
 from histojax.weights.licence import Link, card_beside, chain_beside, link
 from histojax.zoo.fetch import fetch, known_sha256
@@ -34,6 +35,7 @@ def fetch_weights(name: str | Path, *, offline: bool = False, cache: str | Path 
 
     Raises UserError for an unknown name, and as `weights.fetch.fetch`.
     """
+    name = expanded_name(name)
     if Path(name).exists():
         return Fetched(Path(name), WeightFile(Path(name).name), LOCAL)
     if (known := record_of(name)) is not None:
@@ -51,9 +53,9 @@ def record_of(name: str | Path) -> tuple[EncoderRecord, WeightFile] | None:
 
     Raises UserError for an unknown name.
     """
+    name = expanded_name(name)
     if Path(name).exists():
         return None
-    name = str(name)
     if urllib.parse.urlsplit(name).scheme in ("http", "https", "file"):
         return next(((r, file) for r in ENCODERS.values() for file in r.weights if address(file) == name), None)
     if Path(name).suffix in ENDINGS and Path(name).name != name:

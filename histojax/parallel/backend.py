@@ -1,0 +1,28 @@
+"""The start of jax on the devices of this machine."""
+
+from __future__ import annotations
+
+import os
+
+import jax
+
+from histojax.common.errors import UserError
+
+REMEDY = {
+    "cuda": "install histojax[cuda] and look whether nvidia-smi sees the card",
+    "gpu": "install histojax[cuda] and look whether nvidia-smi sees the card",
+    "tpu": "install histojax[tpu] on a machine with a TPU that no other process holds",
+}
+
+
+def start_backend() -> None:
+    """Starts jax on its devices; raises UserError, in one line, where JAX_PLATFORMS or a driver stands against it."""
+    wanted = os.environ.get("JAX_PLATFORMS", "")
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # an assertion for a name that jax does not know
+        said = " ".join(str(error).split()) or "jax was installed without it"
+        said = said.partition(" (set JAX_PLATFORMS")[0].partition("(you may need")[0].strip()
+        remedy = REMEDY.get(wanted.split(",")[0], "remove the variable")
+        which = f"JAX_PLATFORMS={wanted}" if wanted else "jax"
+        raise UserError(f"{which}: no device can be used ({said[:300]}); {remedy}, or set JAX_PLATFORMS=cpu") from error
