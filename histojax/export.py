@@ -17,9 +17,9 @@ histojax export: write weights so that other libraries load them unchanged
 usage: histojax export SOURCE --to timm|hf|meta --out DIR [--image PX] [--commercial] ...
        (the same: python -m histojax export, python -m histojax.export)
 
-SOURCE is the folder of a training run (its --workdir), a weight file or folder of any kind, or an encoder's name
-(histojax encoders lists them). The folder DIR then holds model.safetensors, the library's config.json, card.json and a
-README.md with the licences of everything that went in.
+SOURCE is the folder of a training run (its --workdir) or of one of its checkpoints, a weight file or folder of any
+kind, or an encoder's name (histojax encoders lists them). The folder DIR then holds model.safetensors, the library's
+config.json, card.json and a README.md with the licences of everything that went in.
 
   --to timm            timm.create_model("local-dir:DIR", pretrained=True)
   --to hf              transformers.AutoModel.from_pretrained("DIR")
@@ -35,7 +35,8 @@ size than its own. The grid is therefore stored at the size that features are wa
 flags:
   --out DIR            folder to write; an older export in it is replaced once the new one is whole
   --image PX           input size to store the grid for (default: the encoder's own; of a run or file: as it is)
-  --positions MODE     how to get there: exact, offset, antialias, antialias-offset (default: as the model's library)
+  --positions WHOSE    how to get there: as meta, hf, timm or paper does, or exact, offset, antialias,
+                       antialias-offset (default: as the model's library)
   --which SIDE         teacher (default) or student of a run or of a file that has both; or the key of the tensors
                        that are wanted, of a file with several sets (model_ema)
   --step N             checkpoint of a run (default: its final export, or else the newest checkpoint)
@@ -116,14 +117,17 @@ def _open(values: Any) -> Any:
     from histojax.zoo import transfer
     from histojax.zoo.table import find
 
-    source = expanded(values.source)
-    if transfer.is_run(source):
+    run = transfer.find_run(values.source)
+    if run is not None:
         given = [name for name in ("encoder", "licence", "heads") if getattr(values, name)]
         if given:
-            raise UserError(f"--{given[0]} is for files: the run {source} knows its own")
-        return transfer.open_run(source, which=values.which or "teacher", step=values.step)
+            raise UserError(f"--{given[0]} is for files: the run {values.source} knows its own")
+        if None not in (run.step, values.step):
+            raise UserError(f"{values.source} is a checkpoint: leave --step out, or name the run {run.folder}")
+        step = run.step if values.step is None else values.step
+        return transfer.open_run(run.folder, which=values.which or "teacher", step=step)
     if values.step is not None:
-        raise UserError(f"--step is for a training run, which {source} is not (no config.json of one)")
+        raise UserError(f"--step is for a training run, which {values.source} is not (no config.json of one)")
     return transfer.open_file(
         values.source,
         find(values.encoder) if values.encoder else None,
@@ -142,6 +146,7 @@ def _fit_grid(parcel: Any, image: int | None, mode: str | None) -> str:
         return ""
     from histojax.weights.card import resampled
     from histojax.weights.library_configs import architecture
+    from histojax.weights.pos_embed import mode_of
     from histojax.weights.vit_tree import grid_of, regrid
 
     old, patch = grid_of(parcel.tree), architecture(parcel.tree, parcel.heads).patch
@@ -153,7 +158,8 @@ def _fit_grid(parcel: Any, image: int | None, mode: str | None) -> str:
         parcel.rule = dataclasses.replace(parcel.rule, size=size, crop=parcel.rule.crop and image)
     if wanted // patch == old:
         return str(parcel.grid)
-    mode = mode or parcel.mode or ("antialias" if "register_tokens" in parcel.tree else "offset")
+    registers = "register_tokens" in parcel.tree
+    mode = mode_of(mode or parcel.mode or "meta", registers)
     parcel.tree = regrid(parcel.tree, wanted // patch, mode)
     how = resampled(old, wanted // patch, mode)
     parcel.notes.append(f"position grid {how}")

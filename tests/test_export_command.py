@@ -1,23 +1,15 @@
 """`histojax export` through its entry point: runs, files and encoders; the position grid; licences."""
 
-import dataclasses
 import json
-import runpy
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from finished_run import make_run
+from safetensors.numpy import load_file
 
 from histojax.__main__ import main as histojax
 from histojax.models.vit import ViTConfig
-from histojax.runs.folder import RunFolder
-from histojax.training.checkpoints import Checkpoints
-from histojax.training.recipe import recipe_of
-from histojax.weights.export import write_export
-from histojax.weights.layouts.dinov2 import META
 from histojax.weights.pos_embed import resample_grid
 from histojax.weights.read import read_tree
 from histojax.zoo import table
@@ -52,25 +44,9 @@ def record(monkeypatch, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """(folder, backbone) of a run that looks as if it had saved a checkpoint and ended, without its steps."""
-    folder = tmp_path_factory.mktemp("runs") / "mine"
-    config = runpy.run_path(str(Path(__file__).parent / "tiny.py"))["get_config"]()
-    with RunFolder(folder) as opened:
-        opened.bind(config.to_dict())
-    recipe = recipe_of(config)
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda: recipe.start(recipe.init(jax.random.key(0))))
-    state = jax.tree.map(lambda x: jnp.asarray(rng.standard_normal(x.shape), x.dtype), shapes)
-    state = dataclasses.replace(state, step=jnp.int32(0))
-    source = {"name": "uni", "file": "uni.bin", "sha256": "ab" * 32, "licence": "CC-BY-NC-ND-4.0"}
-    checkpoints = Checkpoints(folder / "checkpoints")
-    checkpoints.save(state, {"sources": [source]})
-    checkpoints.close()
-    backbone = jax.device_get(state.teacher["backbone"])
-    write_export(folder / "export" / "meta", backbone, "meta", {"starting_weights": [source], "steps": 9}, heads=2)
-    named = {f"teacher.backbone.{name}": array for name, array in META.write(backbone).items()}
-    save_file(named, folder / "export" / "teacher_checkpoint.safetensors")
-    return folder, backbone
+    """(folder, backbone) of a run that looks as if it had saved a checkpoint and ended."""
+    folder, state = make_run(tmp_path_factory.mktemp("runs") / "mine", layouts=["meta"])
+    return folder, state.teacher["backbone"]
 
 
 def test_help_and_missing_flags(capsys):
@@ -85,18 +61,24 @@ def test_help_and_missing_flags(capsys):
         assert code == 2 and message in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("step", [(), ("--step", "0")], ids=["export", "checkpoint"])
-def test_a_run_is_exported_with_its_history(step, capsys, tmp_path, finished):
+@pytest.mark.parametrize(
+    "part, step", [("", ()), ("", ("--step", "0")), ("checkpoints/0", ())], ids=["export", "step", "checkpoint"]
+)
+def test_a_run_is_exported_with_its_history(part, step, capsys, tmp_path, finished):
     folder, backbone = finished
-    code, _, error = run(capsys, folder, "--to", "hf", "--out", tmp_path / "out", *step)
+    code, _, error = run(capsys, folder / part, "--to", "hf", "--out", tmp_path / "out", *step)
     assert code == 0 and "warning: DERIVATIVES FORBIDDEN by the licence of uni" in error
     tensors, card = load_file(tmp_path / "out" / "model.safetensors"), card_of(tmp_path / "out")
     np.testing.assert_array_equal(tensors["embeddings.position_embeddings"], backbone["pos_embed"])
     assert card["licences"][0]["what"] == "uni" and card["derivatives"] is False
-    assert card["steps"] == (0 if step else 9) and card["architecture"]["heads"] == 2
+    assert card["steps"] == (0 if part or step else 9) and card["architecture"]["heads"] == 2
 
 
 def test_a_run_without_the_step_or_with_other_flags(capsys, tmp_path, finished):
+    code, _, error = run(
+        capsys, finished[0] / "checkpoints" / "0", "--step", 0, "--to", "timm", "--out", tmp_path / "o"
+    )
+    assert code == 2 and "is a checkpoint: leave --step out" in error
     for words, message in (
         (("--step", "7"), "no checkpoint of step 7; there are 0"),
         (("--encoder", "uni"), "--encoder is for files"),

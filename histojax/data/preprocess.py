@@ -105,14 +105,20 @@ def resize_shorter(tile: np.ndarray, size: int, filter: str) -> np.ndarray:
 
     torchvision's Resize(size) on a Pillow image: antialiased, and the identity if the side has that length. Of tiles
     that are not square the grey levels are those of the installed Pillow: each of its two passes rounds to them, and
-    newer versions begin with the axis that is cheaper, older ones with the width.
+    newer versions begin with the axis that is cheaper, older ones with the width. With the filter "none" a tile of
+    another size is a UserError.
     """
-    if filter not in FILTERS:
-        raise UserError(f"unknown filter {filter!r}; known are {', '.join(FILTERS)}")
+    if filter not in (*FILTERS, "none"):
+        raise UserError(f"unknown filter {filter!r}; known are {', '.join(FILTERS)}, none")
     height, width = tile.shape[:2]
     short, long = sorted((height, width))
     if short == size:
         return tile
+    if filter == "none":
+        raise UserError(
+            f"a tile of {width}x{height} px cannot be fed as it is: the network takes {size} px; cut tiles of that "
+            "size, or leave resize=False out"
+        )
     longer = int(size * long / short)
     if longer > MAX_SIDE:
         raise UserError(f"a tile of {width}x{height} px cannot be resized to {size} px: it is a sliver")

@@ -4,9 +4,11 @@ The libraries that share DINOv2 weights resample them in different ways, and the
 once, when importing, and export the grid that was used:
 
 - "exact": bicubic with A = -0.75, step G / g, no antialias. How the finetuning of Roth, Koch et al. 2024 goes from
-  37 to 16 at its start (torch `interpolate(scale_factor=16 / 37)`), also for register models.
+  37 to 16 at its start (torch `interpolate(scale_factor=16 / 37)`), also for register models; and how transformers
+  runs models without registers (Dinov2Model).
 - "offset": the same with step G / (g + 0.1): facebookresearch/dinov2 for models without registers, at run time.
-- "antialias": bicubic with A = -0.5 and widened support: its register models at run time, and all of timm.
+- "antialias": bicubic with A = -0.5 and widened support: its register models at run time, also in transformers
+  (Dinov2WithRegistersModel), and all of timm.
 - "antialias-offset": the same with step G / (g + 0.1), which facebookresearch/dinov2 can be configured to.
 """
 
@@ -19,6 +21,12 @@ import numpy as np
 from histojax.common.errors import UserError
 
 MODES = ("exact", "offset", "antialias", "antialias-offset")
+LIBRARIES = {  # whose features are wanted: mode without registers, mode with registers
+    "meta": ("offset", "antialias"),
+    "hf": ("exact", "antialias"),
+    "timm": ("antialias", "antialias"),
+    "paper": ("exact", "exact"),
+}
 
 
 def resample_grid(
@@ -45,6 +53,23 @@ def resample_grid(
     grid = np.einsum("wk,gkd->gwd", columns, grid)
     grid = np.einsum("hg,gwd->hwd", rows, grid).reshape(1, height * width, -1)
     return np.concatenate([pos_embed[:, :front], grid], axis=1)
+
+
+def mode_of(positions: str, registers: bool) -> str:
+    """Return the mode of `MODES` by which a library ("meta", "hf", "timm", "paper") resamples; a mode is its own.
+
+    Args:
+        positions: name of a library, or a mode.
+        registers: whether the model has register tokens.
+
+    Raises UserError for any other name.
+    """
+    if positions in MODES:
+        return positions
+    if positions not in LIBRARIES:
+        known = ", ".join((*LIBRARIES, *MODES))
+        raise UserError(f"unknown position mode {positions!r}; known are {known}")
+    return LIBRARIES[positions][registers]
 
 
 def grid_side(pos_embed: np.ndarray, front: int = 1) -> int:

@@ -1,21 +1,21 @@
-"""A published encoder by name: uint8 images in, its authors' features out.
+"""An encoder by name or path: uint8 images in, its features out.
 
-    encoder = histojax.load_encoder("dinov2_vits14")
+    encoder = histojax.load_encoder("dinov2_vits14")  # or the folder of a training run, "runs/mine"
     features = encoder(tiles)  # (N, H, W, 3) uint8 -> (N, 384) float32
 
 Weights are found, downloaded and checked as the encoder's record says, the tiles are resized and normalised as its
-record says, and the feature is the one that its record says.
+record says, and the feature is the one that its record says. The record of a training of ours is what it was trained
+as.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,60 +25,146 @@ from flax import nnx
 from histojax.common.errors import UserError
 from histojax.common.files import expanded
 from histojax.data.preprocess import fit_all
-from histojax.models.network import POOLINGS, Outputs, abstract, family, feature_width, patch_tokens
+from histojax.models.network import POOLINGS, Outputs, abstract, feature_width, patch_tokens
 from histojax.models.resnet import ResNetConfig
-from histojax.models.vit import ViTConfig
 from histojax.weights.licence import Link, check_commercial
-from histojax.weights.mapping import flatten, unflatten
-from histojax.weights.pos_embed import resample_grid
-from histojax.weights.read import open_weights
+from histojax.zoo.parameters import (
+    Tree,
+    fit_parameters,
+    random_parameters,
+    read_parameters,
+    run_config,
+    with_pooling,
+    with_positions,
+    without_resize,
+)
 from histojax.zoo.published import fetch_file, licences_of, not_published, record_with, weights_sha256
 from histojax.zoo.record import EncoderRecord, Preprocess
 from histojax.zoo.table import find
+from histojax.zoo.trained import open_trained, path_of, published_at
 
-Tree = dict[str, Any]
 Tiles = np.ndarray | Sequence[np.ndarray]
-DTYPES = ("float32", "bfloat16", "float16")
 PIXELS = 32 * 224 * 224  # of a batch, if its size is not given
 PIECE = 4 * 224 * 224  # pixels that a CPU takes through the network at a time: what lies between layers stays in cache
-_shown: set[str] = set()  # lines on licences that were printed
+_shown: set[str] = set()  # lines that were printed
 
 
 def load_encoder(
-    name: str | EncoderRecord,
+    name: str | Path | EncoderRecord,
     weights: str | Path | None = None,
     *,
-    offline: bool = False,
+    which: str | None = None,
+    positions: str | None = None,
+    resize: bool = True,
+    pooling: str | None = None,
     commercial: bool = False,
+    offline: bool = False,
     dtype: Any = "float32",
     batch_size: int | None = None,
-    pooling: str | None = None,
     cache: str | Path | None = None,
     seed: int = 0,
 ) -> Encoder:
-    """The encoder of a name or alias (`histojax encoders` lists them), ready to be called. Its licence is printed once.
+    """The encoder of a name or path, ready to be called. Its licence is printed once.
 
     Args:
-        name: any spelling of a record's name or alias, or a record.
+        name: any spelling of a record's name or alias (`histojax encoders` lists them), or a record. Or a path: the
+            folder of a training run, its export, a checkpoint ("runs/mine/checkpoints/200"), or a weight file or
+            folder with a card.json that histojax wrote.
         weights: None: the published file, downloaded once; a path: a local file of the same network in any layout;
-            "random": random parameters.
+            "random": random parameters. Only with a name or a record.
+        which: "teacher" or "student" where both are there; default: the teacher.
+        positions: whose features are wanted, where the stored position grid is of another size than the input:
+            "meta", "hf", "timm" or "paper", since each resamples it in another way; default: as the record's authors.
+        resize: False: tiles have the input size of the network and are fed as they are, neither resized nor cropped.
+        pooling: another feature than the record's, a key of models.network.POOLINGS.
+        commercial: refuse weights whose licence, or that of any weights they come from, does not clearly allow
+            commercial use.
         offline: never download; a missing file is an error that says what to put where.
-        commercial: refuse weights whose licence does not clearly allow commercial use.
         dtype: of the matrix products; parameters, norms and features are float32 in any case.
         batch_size: images per call of the compiled program; default: 32 of 224 px, fewer if larger.
-        pooling: another feature than the record's, a key of models.network.POOLINGS.
         cache: folder of downloaded files; default $HISTOJAX_CACHE, else ~/.cache/histojax.
         seed: of random parameters.
 
     Raises:
-        UserError: unknown name, forbidden use (by the encoder's licence, or by one that a card beside the file tells
-            of), a file that cannot be had, or one of another network.
+        UserError: unknown name, a path without weights that are known, forbidden use (by the encoder's licence, or by
+            one that a card beside the file tells of), a file that cannot be had, or one of another network.
     """
-    record = find(name) if isinstance(name, str) else name
-    record = record if pooling is None else with_pooling(record, pooling)
-    config = run_config(record, dtype)
-    if weights == "random":
-        return Encoder(record, config, random_parameters(config, seed), batch_size, "random", f"random-{seed}")
+
+    change = partial(_changed, positions=positions, resize=resize, pooling=pooling, dtype=dtype)
+    path = None if isinstance(name, EncoderRecord) else path_of(name)
+    if path is not None and weights is not None:
+        raise UserError(f"{path}: is a path of weights itself; leave `weights` out, or give an encoder's name first")
+    record = _known_record(name, path)
+    if record is None:
+        loaded = _load_trained(Path(path or ""), which, change, commercial)
+    elif weights == "random":
+        record = change(record)
+        loaded = _Loaded(record, random_parameters(run_config(record), seed), "random", f"random-{seed}")
+    else:
+        loaded = _load_published(change(record), path or weights, which, commercial, offline, cache)
+    return Encoder(
+        loaded.record,
+        run_config(loaded.record, dtype),
+        loaded.tree,
+        batch_size,
+        loaded.weights,
+        loaded.sha256,
+        tuple(loaded.notes),
+        loaded.licences,
+    )
+
+
+def _known_record(name: str | Path | EncoderRecord, path: Path | None) -> EncoderRecord | None:
+    """The record of what `load_encoder` was given; None for a path of weights that are not published ones."""
+    if isinstance(name, EncoderRecord):
+        return name
+    return find(str(name)) if path is None else published_at(path)
+
+
+class _Loaded(NamedTuple):
+    """Parameters of the network that is run, and where they come from."""
+
+    record: EncoderRecord
+    tree: Tree
+    weights: str  # name of the file
+    sha256: str
+    notes: Sequence[str] = ()
+    licences: tuple[Link, ...] = ()
+
+
+def _changed(
+    record: EncoderRecord, positions: str | None, resize: bool, pooling: str | None, dtype: Any
+) -> EncoderRecord:
+    """The record with what `load_encoder` was asked for; an unknown dtype fails here, before anything is fetched."""
+    run_config(record, dtype)
+    record = record if resize else without_resize(record)
+    record = record if positions is None else with_positions(record, positions)
+    return record if pooling is None else with_pooling(record, pooling)
+
+
+def _load_trained(
+    path: Path, which: str | None, change: Callable[[EncoderRecord], EncoderRecord], commercial: bool
+) -> _Loaded:
+    """What lies at a path, of an encoder that is not published."""
+    record, opened = open_trained(path, which)
+    record = change(record)
+    if commercial:
+        check_commercial(opened.chain, path)
+    tree, notes = fit_parameters(opened.tree, run_config(record))
+    sha256 = record.weights[0].sha256 or ""
+    show_licences(record, opened.chain)
+    return _Loaded(record, tree, opened.path.name, sha256, [*opened.notes, *opened.assumed, *notes], opened.chain)
+
+
+def _load_published(
+    record: EncoderRecord,
+    weights: str | Path | None,
+    which: str | None,
+    commercial: bool,
+    offline: bool,
+    cache: str | Path | None,
+) -> _Loaded:
+    """The weights of a record; arguments as of `load_encoder`."""
     check_licence(record, commercial)
     path, file = expanded(weights) if weights is not None else None, record.weights[0]
     if path is None:
@@ -89,10 +175,10 @@ def load_encoder(
     licences = licences_of(path, digest, record, record_with(digest))
     if commercial:
         check_commercial(licences, path)
-    tree, notes = read_parameters(path, record, file.which if weights is None else None)
+    tree, notes = read_parameters(path, record, which or (file.which if weights is None else None))
     notes += [note] if (note := not_published(record, file, digest)) else []
     show_licences(record, licences)
-    return Encoder(record, config, tree, batch_size, path.name, digest, tuple(notes), licences)
+    return _Loaded(record, tree, path.name, digest, notes, licences)
 
 
 class Encoder:
@@ -231,53 +317,6 @@ def normalise(tiles: jax.Array, rule: Preprocess) -> jax.Array:
     return (tiles.astype(jnp.float32) / np.float32(1 / rule.scale) - mean) / std
 
 
-def run_config(record: EncoderRecord, dtype: Any = "float32") -> Any:
-    """The configuration that is run: of the record's input size, and without what features do not need."""
-    config, changes = record.network, {}
-    if str(dtype) not in DTYPES and getattr(dtype, "__name__", "") not in DTYPES:
-        raise UserError(f"dtype={dtype!r}: known are {', '.join(DTYPES)}")
-    if isinstance(config, ViTConfig):
-        changes = {"positions": "cls", "mask_token": False, "image": record.preprocess.side}
-    if isinstance(config, ResNetConfig):
-        changes = {"classes": 0}
-    if any(field.name == "dtype" for field in dataclasses.fields(config)):
-        changes["dtype"] = jnp.dtype(dtype).type
-    return dataclasses.replace(config, **changes)
-
-
-def read_parameters(path: str | Path, record: EncoderRecord, which: str | None = None) -> tuple[Tree, list[str]]:
-    """(parameters of the network that is run, notes on every step) from a weight file of the record's network.
-
-    Its layout is recognised; `which` is "teacher" or "student" where it has both (default: the teacher). A grid of
-    positions of another size than the input's is resampled once, here, as the model's library does it (the
-    configuration's `interpolation`). Raises UserError for a file of another network, see weights.read.
-    """
-    config = run_config(record)
-    found = open_weights(path, family=family(config), which=which)
-    if not isinstance(config, ViTConfig):
-        tree, _, notes = found.read(abstract(config)[1])
-        return tree, notes
-    grid, stored = config.grid, found.position_grid()
-    expected = dataclasses.replace(config, image=(stored or grid) * config.patch)
-    tree, _, notes = found.read(abstract(expected)[1])
-    if stored != grid:
-        tree["pos_embed"] = resample_grid(tree["pos_embed"], grid, config.interpolation)
-        notes.append(f"position grid {stored} x {stored} resampled to {grid} x {grid} ({config.interpolation})")
-    return tree, notes
-
-
-def with_pooling(record: EncoderRecord, pooling: str) -> EncoderRecord:
-    """The record with another feature; raises UserError if its network does not have that one."""
-    if pooling not in POOLINGS:
-        raise UserError(f"unknown pooling {pooling!r}; known are {', '.join(POOLINGS)}")
-    config = run_config(record)
-    try:
-        width = feature_width(config, pooling, record.preprocess.side)
-    except KeyError:
-        raise UserError(f"{record.name}: its network ({family(config)}) has no feature {pooling!r}") from None
-    return dataclasses.replace(record, pooling=pooling, features=width)
-
-
 def check_licence(record: EncoderRecord, commercial: bool) -> None:
     """Raise UserError if commercial use is asked for and not known to be allowed."""
     if commercial and record.commercial is not True:
@@ -295,22 +334,3 @@ def show_licences(record: EncoderRecord, licences: Sequence[Link]) -> None:
         if line not in _shown:
             _shown.add(line)
             print(line, file=sys.stderr)
-
-
-def random_parameters(config: Any, seed: int) -> Tree:
-    """A parameter tree, the same on every machine: kernels N(0, 1 / fan in), tokens and positions N(0, 0.02**2),
-    norms and LayerScale the identity, no biases."""
-    rng = np.random.default_rng(seed)
-    flat = {path: _random_leaf(path, leaf.shape, rng) for path, leaf in flatten(abstract(config)[1]).items()}
-    return unflatten(flat)
-
-
-def _random_leaf(path: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    last = path.rpartition("/")[2]
-    if last in ("scale", "var", "gamma"):
-        return np.ones(shape, np.float32)
-    if last in ("bias", "mean"):
-        return np.zeros(shape, np.float32)
-    fan_in = math.prod(shape[:-1]) if len(shape) == 4 else shape[-2]  # a convolution, else maybe a stack of layers
-    std = np.float32(fan_in**-0.5 if last == "kernel" else 0.02)
-    return rng.standard_normal(shape, np.float32) * std

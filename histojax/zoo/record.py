@@ -1,6 +1,6 @@
 """What a published encoder is: one row of data. Everything else asks the record.
 
-The rows are in `encoders_paper.py` and `encoders_pathology.py`; `table.py` finds them by name.
+The rows are in `rows_dino.py`, `rows_paper.py` and `rows_pathology.py`; `table.py` finds them by name.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Preprocess:
     Args:
         size: the shorter side is resized to it; a tile that has it already is left alone.
         crop: side of the centre square that is kept; None keeps everything.
-        filter: Pillow's "bilinear" or "bicubic", both antialiased.
+        filter: Pillow's "bilinear" or "bicubic", both antialiased; "none": never resized, other sizes are an error.
         mean, std: per channel, in units of `x * scale`.
         scale: factor in front of the grey levels.
     """
@@ -45,8 +45,9 @@ class Preprocess:
         """One line for people."""
         crop = f", centre crop {self.crop}" if self.crop else ""
         numbers = [", ".join(f"{x:g}" for x in values) for values in (self.mean, self.std)]
+        fitted = f"resize {self.size} {self.filter}{crop}" if self.filter != "none" else f"{self.side} px as they are"
         scale = {1 / 255: "0..1", 1.0: "0..255", 1 / 255**2: "0..1/255"}.get(self.scale, f"x {self.scale:g}")
-        return f"resize {self.size} {self.filter}{crop}; {scale}, mean ({numbers[0]}), std ({numbers[1]})"
+        return f"{fitted}; {scale}, mean ({numbers[0]}), std ({numbers[1]})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +105,8 @@ class EncoderRecord:
         derivatives: whether it allows derived weights (a finetuned model, a converted file) to be passed on.
         aliases: other spellings: Meta's, timm's, Hugging Face's, TRIDENT's. Case, "-", "_", "." and "/" do not matter.
         paper_row: the row of Table 3 in Roth, Koch et al. 2023 that it is, if any.
+        positions: how the position grid is resampled, where the user wants another way than the network's own: a mode
+            of weights.pos_embed, which the network's configuration has as well.
         notes: what else one should know. "recalled, check": from memory, not from a file or a source.
     """
 
@@ -121,12 +124,14 @@ class EncoderRecord:
     aliases: tuple[str, ...] = ()
     paper_row: str = ""
     notes: str = ""
+    positions: str = ""
 
     @property
     def preprocess_hash(self) -> str:
         """SHA-256 in hex of all that makes the feature beside the weights: features of different hashes do not mix."""
-        text = json.dumps({**dataclasses.asdict(self.preprocess), "pooling": self.pooling}, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        facts = {**dataclasses.asdict(self.preprocess), "pooling": self.pooling}
+        facts |= {"positions": self.positions} if self.positions else {}
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     @property
     def terms(self) -> str:

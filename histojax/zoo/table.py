@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
+from pathlib import Path
 
 from histojax.common.errors import UserError
-from histojax.zoo import rows_dino as encoders_dino
-from histojax.zoo import rows_paper as encoders_paper
-from histojax.zoo import rows_pathology as encoders_pathology
+from histojax.zoo import rows_dino, rows_paper, rows_pathology
 from histojax.zoo.record import EncoderRecord, WeightFile
 
 ENCODERS: dict[str, EncoderRecord] = {
-    record.name: record for record in (*encoders_paper.RECORDS, *encoders_dino.RECORDS, *encoders_pathology.RECORDS)
+    record.name: record for record in (*rows_paper.RECORDS, *rows_dino.RECORDS, *rows_pathology.RECORDS)
 }
 
 # Table 3 of Roth, Koch et al. 2023: row -> (parameters as printed, record)
@@ -63,6 +62,11 @@ def find(name: str) -> EncoderRecord:
     if record is None:
         raise UserError(f"{name}: no encoder of that name; {_nearest(name)}")
     return record
+
+
+def is_known(name: str | Path) -> bool:
+    """Whether `find` knows a name."""
+    return spelling(str(name)) in _RECORDS
 
 
 def find_file(name: str) -> tuple[EncoderRecord, WeightFile]:

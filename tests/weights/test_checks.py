@@ -13,7 +13,7 @@ from histojax.weights.layouts.dinov2 import META
 from histojax.weights.layouts.timm_vit import TIMM
 from histojax.weights.load import load_backbone
 from histojax.weights.read import read_tree
-from histojax.zoo.encoder import read_parameters
+from histojax.zoo.parameters import read_parameters
 from histojax.zoo.table import find
 
 FILES = GOLDEN / "extractors"

@@ -28,7 +28,8 @@ from histojax.weights.layouts.timm_vit import TIMM
 from histojax.weights.licence import Link
 from histojax.weights.pos_embed import resample_grid
 from histojax.weights.read import read_tree
-from histojax.zoo.encoder import Encoder, load_encoder, normalise, run_config, with_pooling
+from histojax.zoo.encoder import Encoder, load_encoder, normalise
+from histojax.zoo.parameters import run_config, with_pooling, with_positions
 from histojax.zoo.record import Preprocess, WeightFile
 from histojax.zoo.table import ENCODERS, find
 
@@ -164,6 +165,55 @@ def test_positions_are_resampled_once_at_load(mode):
     stored_grid = load_encoder(tiny(), VIRCHOW).parameters["pos_embed"]
     wanted = resample_grid(np.asarray(stored_grid), 6, mode)
     np.testing.assert_array_equal(encoder.parameters["pos_embed"], wanted)
+
+
+@pytest.mark.parametrize(
+    "whose, mode, registers",
+    [
+        ("meta", "offset", 0),
+        ("meta", "antialias", 4),
+        ("hf", "exact", 0),
+        ("hf", "antialias", 4),
+        ("timm", "antialias", 0),
+        ("paper", "exact", 4),
+        ("offset", "offset", 4),
+    ],
+)
+def test_whose_positions_are_wanted(whose, mode, registers):
+    record = dataclasses.replace(tiny(), network=dataclasses.replace(stored(), registers=registers))
+    other = dataclasses.replace(record.network, interpolation="antialias-offset")
+    changed = with_positions(dataclasses.replace(record, network=other), whose)
+    assert changed.network.interpolation == changed.positions == mode
+    assert changed.preprocess_hash != record.preprocess_hash
+    same = with_positions(changed, mode)
+    assert same == changed
+
+
+def test_positions_of_a_library_give_its_features():
+    record = tiny(side=84)
+    usual, meta, paper = (load_encoder(record, VIRCHOW, positions=whose) for whose in (None, "meta", "paper"))
+    wanted = resample_grid(np.asarray(load_encoder(tiny(), VIRCHOW).parameters["pos_embed"]), 6, "exact")
+    np.testing.assert_array_equal(paper.parameters["pos_embed"], wanted)
+    assert usual.preprocess_hash == meta.preprocess_hash == record.preprocess_hash != paper.preprocess_hash
+    with pytest.raises(UserError, match="unknown position mode 'keras'; known are meta, hf, timm, paper, exact"):
+        load_encoder(record, VIRCHOW, positions="keras")
+    with pytest.raises(UserError, match=r"resnet50: positions='hf' is for ViTs: .* \(resnet\) are not resampled"):
+        load_encoder("resnet50", "random", positions="hf")
+
+
+def test_tiles_are_fed_as_they_are(encoder):
+    plain = load_encoder(tiny(), VIRCHOW, resize=False, batch_size=4)
+    assert plain.preprocess_hash != encoder.preprocess_hash and plain.preprocess.describe().startswith("56 px as they")
+    tiles = TILES[:, 4:60, 4:60]
+    np.testing.assert_array_equal(plain.prepare(tiles), tiles)
+    for wrong, message in ((TILES, "a tile of 64x64 px cannot be fed as it is: the network takes 56 px"),
+                           (TILES[:, :56], "virchow2 takes square tiles")):  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            plain(wrong)
+    larger = dataclasses.replace(tiny(), preprocess=Preprocess(256, 56))  # no resize, no crop
+    assert load_encoder(larger, VIRCHOW, resize=False).preprocess == dataclasses.replace(
+        larger.preprocess, size=56, crop=None, filter="none"
+    )
 
 
 def test_the_papers_beit():

@@ -1,0 +1,73 @@
+"""A run's folder as it looks at the end of a training, made without its steps."""
+
+import dataclasses
+import json
+import runpy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import save_file
+
+from histojax.runs.folder import RunFolder
+from histojax.training.checkpoints import Checkpoints
+from histojax.training.recipe import recipe_of
+from histojax.training.results import training_tensors
+from histojax.weights.export import write_export
+from histojax.weights.licence import CARD, as_rows, chain_of_card
+
+UNI = {"name": "uni", "file": "uni.bin", "sha256": "ab" * 32, "licence": "CC-BY-NC-ND-4.0"}
+
+
+def tiny_config():
+    """The configuration of tests/tiny.py: two blocks, four patches a side."""
+    return runpy.run_path(str(Path(__file__).parent / "tiny.py"))["get_config"]()
+
+
+def make_run(
+    folder: Path,
+    sources: Sequence[dict] = (UNI,),
+    layouts: Sequence[str] = ("meta", "timm"),
+    export: bool = True,
+    change: Callable = lambda leaf: leaf,
+) -> tuple[Path, object]:
+    """(folder, train state on the host) of a run with one checkpoint, of step 0, and an export after 9 steps.
+
+    `change` is applied to every random leaf of the state that is of floating point.
+    """
+    config = tiny_config()
+    with RunFolder(folder) as opened:
+        opened.bind(config.to_dict())
+    recipe = recipe_of(config)
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda: recipe.start(recipe.init(jax.random.key(0))))
+
+    def drawn(leaf):
+        values = rng.standard_normal(leaf.shape)
+        return jnp.asarray(change(values) if jnp.issubdtype(leaf.dtype, jnp.floating) else values, leaf.dtype)
+
+    state = jax.tree.map(drawn, shapes)
+    state = dataclasses.replace(state, step=jnp.int32(0))
+    checkpoints = Checkpoints(folder / "checkpoints")
+    checkpoints.save(state, {"sources": list(sources)})
+    checkpoints.close()
+    state = jax.device_get(state)
+    if export:
+        _export(folder / "export", state, config, sources, layouts)
+    return folder, state
+
+
+def _export(folder: Path, state, config, sources: Sequence[dict], layouts: Sequence[str]) -> None:
+    """What training.results.export writes."""
+    facts = {"name": "tiny_vit_micro", "starting_weights": list(sources) or "random", "steps": 9}
+    facts["recipe"] = config.to_dict()
+    for layout in layouts:
+        write_export(folder / layout, state.teacher["backbone"], layout, facts, heads=2, positions="as trained")
+    files = []
+    for side in ("teacher", "student"):
+        files.append({"file": f"{side}_checkpoint.safetensors"})
+        save_file(training_tensors(side, getattr(state, side)), folder / files[-1]["file"])
+    known = {**facts, "weights": files, "licences": as_rows(chain_of_card(facts))}
+    (folder / CARD).write_text(json.dumps(known))
