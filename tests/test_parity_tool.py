@@ -1,5 +1,6 @@
 """The certificate tool on folders that are not as expected: broken, lacking, ambiguous or unknown files."""
 
+import dataclasses
 import json
 import shutil
 
@@ -17,7 +18,13 @@ from parity_cases.runs import reported_terms, weights_of
 from parity_cases.schedules import of_training
 from parity_cases.trees import resampling
 
+from histojax.models.vit import ViTConfig
 from histojax.ssl.recipe import LossConfig
+from histojax.weights.export import write_export
+from histojax.zoo import table
+from histojax.zoo.encoder import load_encoder
+from histojax.zoo.parameters import random_parameters
+from histojax.zoo.table import find
 
 
 def certificate_in(folder) -> dict:
@@ -302,3 +309,27 @@ def test_of_many_arrays_the_nearest_to_its_own_limit_is_shown():
     (line,) = worst("a", "all", [*checks, compare("a", "z", 2.0, 1.0, atol=0.5)])
     assert not line.ok and line.what == "all (3): z"
     assert worst("a", "none", []) == []
+
+
+def test_tokens_of_given_weights(tmp_path, capsys, monkeypatch):
+    """Images and tokens of a DINOv2 whose weights lie elsewhere: an untrained one of two blocks stands for it."""
+    config = ViTConfig(32, 2, 2, 14, image=70, mask_token=False)
+    record = dataclasses.replace(find("dinov2_vits14"), name="dinov2_vitx14", network=config, features=32)
+    record = dataclasses.replace(record, preprocess=dataclasses.replace(record.preprocess, size=48, crop=42))
+    monkeypatch.setitem(table.ENCODERS, record.name, record)
+    monkeypatch.setitem(table._RECORDS, table.spelling(record.name), record)
+    tree = random_parameters(config, 0)
+    tree["pos_embed"] = tree["pos_embed"] * 50
+    weights = write_export(tmp_path / "weights", tree, "hf", {}, heads=2)
+    images = np.random.default_rng(0).integers(0, 256, (2, 42, 42, 3), np.uint8)
+    encoder = load_encoder(record, weights, resize=False, positions="hf", batch_size=2)
+    tokens = np.concatenate([encoder(images)[:, None], encoder.tokens(images)], axis=1)
+    (tmp_path / "golden").mkdir()
+    np.savez(tmp_path / "golden" / "tokens_42.npz", images=images, tokens=tokens)
+    assert parity.main([str(tmp_path / "golden"), "--weights", str(weights)]) == 0
+    assert "4 comparisons, 0 failed" in capsys.readouterr().out
+    np.savez(tmp_path / "golden" / "tokens_42.npz", images=images, tokens=tokens + np.float32(1e-3))
+    assert parity.main([str(tmp_path / "golden"), "--weights", str(weights)]) == 1
+    assert parity.main([str(tmp_path / "golden")]) == 1
+    assert "needs the network's weights: --weights FILE" in capsys.readouterr().out
+    assert parity.main([str(tmp_path / "golden"), "--weights", str(tmp_path / "absent")]) == 2

@@ -1,6 +1,6 @@
 """Compare histojax with arrays recorded from the reference implementations, and certify the result.
 
-    python tools/parity.py GOLDEN_DIR... [--json certificate.json] [--table] [--only TEXT]
+    python tools/parity.py GOLDEN_DIR... [--json certificate.json] [--table] [--only TEXT] [--weights FILE]
 
 Every case is found by the contents of the folders: no list of cases, seed or size is written here. Each is run
 through histojax's public functions in float32 on the CPU and prints one line. What is in a folder and was not
@@ -30,13 +30,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the certificate here")
     parser.add_argument("--table", action="store_true", help="print the certificate as a Markdown table")
     parser.add_argument("--only", default="", metavar="TEXT", help="run the cases whose name contains this")
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help="weights for cases whose network is too large for a golden folder"
+    )
     args = parser.parse_args(argv)
     problem = _problem(args)
     if problem:
         print(f"parity: {problem}", file=sys.stderr)
         return 2
     results = []
-    for result, checks in certificate.run(args.folders, args.only):
+    for result, checks in certificate.run(args.folders, args.only, args.weights):
         if len(args.folders) > 1:
             print(f"== {result.label}")
         for check in checks:
@@ -54,6 +57,8 @@ def _problem(args: argparse.Namespace) -> str:
     missing = [str(f) for f in args.folders if not f.is_dir()]
     if missing:
         return f"not a folder: {', '.join(missing)}"
+    if args.weights and not args.weights.exists():
+        return f"no such file of weights: {args.weights}"
     reason = certificate.why_not_writable(args.json) if args.json else ""
     return f"the certificate cannot be written to {args.json}: {reason}" if reason else ""
 

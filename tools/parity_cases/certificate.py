@@ -35,18 +35,21 @@ class Result:
         return bool(self.compared) and all(c.ok for c in self.compared)
 
 
-def run(folders: list[Path], only: str = "") -> Iterator[tuple[Result, Iterator[Check]]]:
-    """(result, its checks as they come) for each folder; the result is whole when they are used up."""
+def run(folders: list[Path], only: str = "", given: Path | None = None) -> Iterator[tuple[Result, Iterator[Check]]]:
+    """(result, its checks as they come) for each folder; the result is whole when they are used up.
+
+    `given` is a weight file for cases that have none in their folder.
+    """
     names = [folder.resolve().name for folder in folders]
     for i, (folder, name) in enumerate(zip(folders, names)):
         result = Result(name if names.count(name) == 1 else f"{name} ({names[: i + 1].count(name)})", None, [])
-        yield result, _checks(result, folder, only)
+        yield result, _checks(result, folder, only, given)
 
 
-def _checks(result: Result, folder: Path, only: str) -> Iterator[Check]:
+def _checks(result: Result, folder: Path, only: str, given: Path | None) -> Iterator[Check]:
     start = time.monotonic()
     try:
-        result.golden = Folder(folder)
+        result.golden = Folder(folder, given)
         for check in all_checks(result.golden, only):
             result.checks.append(check)
             yield check

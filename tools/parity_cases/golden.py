@@ -148,10 +148,15 @@ class WeightFile(File):
 
 
 class Folder:
-    """All files of a golden folder; what cannot be opened becomes a line in `faults`."""
+    """All files of a golden folder; what cannot be opened becomes a line in `faults`.
 
-    def __init__(self, path: Path):
-        self.path = path
+    Args:
+        path: the folder.
+        given: a weight file that lies elsewhere, for networks too large for a golden folder.
+    """
+
+    def __init__(self, path: Path, given: Path | None = None):
+        self.path, self.given = path, given
         self.arrays: list[ArrayFile] = []
         self.tables: list[TableFile] = []
         self.weights: list[WeightFile] = []
