@@ -26,3 +26,8 @@ def start_backend() -> None:
         remedy = REMEDY.get(wanted.split(",")[0], "remove the variable")
         which = f"JAX_PLATFORMS={wanted}" if wanted else "jax"
         raise UserError(f"{which}: no device can be used ({said[:300]}); {remedy}, or set JAX_PLATFORMS=cpu") from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether jax says that a device has no memory left."""
+    return "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import logging
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ import jax
 import orbax.checkpoint as ocp
 
 from histojax.common.errors import UserError
+from histojax.parallel.backend import is_out_of_memory
 from histojax.ssl.state import TrainState
 from histojax.zoo.run_checkpoints import (
     ignore_closed_loops,
-    is_whole,
     last_words,
     newest_step,
     not_from_orbax,
@@ -30,6 +31,8 @@ from histojax.zoo.run_checkpoints import (
     step_folders,
     whole_steps,
 )
+
+DISCARDED = "discarded"  # folder of checkpoints that are no longer wanted, on their way to be deleted
 
 
 @dataclasses.dataclass
@@ -53,17 +56,19 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int = 2):
         self.folder = Path(folder).resolve()
+        self._discarded = self.folder / DISCARDED
         self._kept = _NewestAndBest(keep)
         logging.getLogger("absl").addFilter(not_from_orbax)
         if jax.process_index() == 0:
-            _remove_unfinished(self.folder)
-            _remove_broken(self.folder)
+            _move_aside(self.folder)
+            shutil.rmtree(self._discarded, ignore_errors=True)
         self._manager = ocp.CheckpointManager(
             self.folder,
             item_names=("state", "notes"),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=self._kept,
                 cleanup_tmp_directories=True,
+                todelete_subdir=DISCARDED,  # a rename: no kill can leave half a checkpoint under a step's name
                 save_root_metadata=False,
             ),
         )
@@ -92,7 +97,10 @@ class Checkpoints:
             )
 
     def restore(self, like: TrainState, step: int | None = None) -> tuple[TrainState, dict]:
-        """(state, notes) of the newest checkpoint or of `step`; shapes, dtypes and shardings as in `like`."""
+        """(state, notes) of the newest checkpoint or of `step`; shapes, dtypes and shardings as in `like`.
+
+        The leaves of `like` are jax.ShapeDtypeStruct with a sharding, so that only the restored state is in memory.
+        """
         step = self.latest() if step is None else step
         if step is None:
             raise UserError(f"{self.folder}: no checkpoint")
@@ -101,7 +109,7 @@ class Checkpoints:
         then = "there is none before it, so the run then starts anew"
         if before is not None:
             then = f"the same command then goes on from step {before}"
-        with reading(self.folder / str(step), f"delete this folder: {then}"):
+        with reading(self.folder / str(step), f"move this folder away: {then}"):
             found = self._manager.restore(
                 step,
                 args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), notes=ocp.args.JsonRestore()),
@@ -112,6 +120,8 @@ class Checkpoints:
         """Returns when the last save is on disk; raises UserError if it failed."""
         with self._disk_errors():
             self._manager.wait_until_finished()
+        if jax.process_index() == 0:
+            shutil.rmtree(self._discarded, ignore_errors=True)
 
     def close(self) -> None:
         """Waits and releases the background threads."""
@@ -131,8 +141,7 @@ class Checkpoints:
             step = self.latest()
             kept = "no earlier checkpoint exists" if step is None else f"the one of step {step} is whole"
             raise UserError(
-                f"{self.folder}: saving a checkpoint failed ({last_words(error)}); {kept}. "
-                "Make room and run the same command again to go on from there"
+                f"{self.folder}: saving a checkpoint failed ({last_words(error)}); {kept}. {_remedy(error)}"
             ) from error
 
 
@@ -140,13 +149,32 @@ def _abstract(x: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None))
 
 
-def _remove_broken(folder: Path) -> None:
-    for path in step_folders(folder):
-        if not is_whole(path):
-            print(f"{path}: an incomplete checkpoint, removed", file=sys.stderr)
-            shutil.rmtree(path)
+def _move_aside(folder: Path) -> None:
+    """Takes what is no whole checkpoint out of the way, and says where it is: it may be worth something to somebody."""
+    for step in sorted(step for step, whole in step_folders(folder).items() if not whole):
+        aside = folder.with_name(f"{folder.name}.aside")
+        target = next(aside / name for name in _names(str(step)) if not (aside / name).exists())
+        aside.mkdir(exist_ok=True)
+        (folder / str(step)).rename(target)
+        print(f"{folder / str(step)}: no whole checkpoint, moved to {target}", file=sys.stderr)
+
+
+def _names(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name}.{number}" for number in itertools.count(1))
 
 
 def _remove_unfinished(folder: Path) -> None:
-    for path in folder.glob("*.orbax-checkpoint-tmp"):
+    """Deletes what Orbax was writing when it failed; its own manager does so after a kill."""
+    for path in folder.glob(f"*{ocp.path.step.TMP_DIR_SUFFIX}"):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _remedy(error: BaseException) -> str:
+    """What to do about a failed save, by what the error says."""
+    words = str(error)
+    if any(word in words for word in ("No space left", "quota", "File too large")):
+        return "Make room and run the same command again to go on from there"
+    if is_out_of_memory(error):
+        return "The device has no memory left, the disk is fine: lower batch_size, or set model.remat=block"
+    return "Look after the storage, then run the same command again to go on from there"

@@ -27,30 +27,22 @@ def backbone_of(folder: Path, step: int, side: str) -> tuple[dict, dict]:
 
     Raises UserError if there is no such checkpoint or it cannot be read.
     """
-    if step not in whole_steps(folder):
-        known = ", ".join(map(str, whole_steps(folder))) or "none"
-        raise UserError(f"{folder}: no checkpoint of step {step}; there are {known}")
-    logging.getLogger("absl").addFilter(not_from_orbax)
-    manager = ocp.CheckpointManager(
-        Path(folder).resolve(),
-        item_handlers={"state": ocp.PyTreeCheckpointHandler(), "notes": ocp.JsonCheckpointHandler()},
-        options=ocp.CheckpointManagerOptions(read_only=True),
-    )
-    others = ", ".join(str(one) for one in whole_steps(folder) if one != step)
-    try:
-        with reading(folder / str(step), f"other steps are there: {others}" if others else "it is the only one"):
-            stored = manager.item_metadata(step)["state"].tree
-            shapes = {side: {"backbone": jax.tree.map(_shape, stored[side]["backbone"])}}
-            arrays = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray, dtype=leaf.dtype), shapes)
-            found = manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.PyTreeRestore(item=shapes, restore_args=arrays, partial_restore=True),
-                    notes=ocp.args.JsonRestore(),
-                ),
-            )
-    finally:
-        manager.close()
+    steps = whole_steps(folder)
+    if step not in steps:
+        raise UserError(f"{folder}: no checkpoint of step {step}; there are {', '.join(map(str, steps)) or 'none'}")
+    others = ", ".join(str(one) for one in steps if one != step)
+    advice = f"other steps are there: {others}" if others else "it is the only one"
+    with reader(folder) as manager, reading(folder / str(step), advice):
+        stored = manager.item_metadata(step)["state"].tree
+        shapes = {side: {"backbone": jax.tree.map(_shape, stored[side]["backbone"])}}
+        arrays = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray, dtype=leaf.dtype), shapes)
+        found = manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.PyTreeRestore(item=shapes, restore_args=arrays, partial_restore=True),
+                notes=ocp.args.JsonRestore(),
+            ),
+        )
     return jax.tree.map(np.asarray, found["state"][side]["backbone"]), found["notes"]
 
 
@@ -71,17 +63,42 @@ def newest_step(folder: Path) -> int | None:
 
 
 def whole_steps(folder: Path) -> list[int]:
-    return sorted(int(path.name) for path in step_folders(folder) if is_whole(path))
+    """Steps of the whole checkpoints in a folder that need not exist, ascending."""
+    return sorted(step for step, whole in step_folders(folder).items() if whole)
 
 
-def step_folders(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
+def step_folders(folder: Path) -> dict[int, bool]:
+    """{step: whether Orbax finds a state and notes in it} of what Orbax takes for a finished checkpoint's folder."""
+    if not folder.is_dir():
+        return {}
+    with reader(folder) as manager:
+        return {step: _is_whole(manager, step) for step in manager.all_steps()}
 
 
-def is_whole(path: Path) -> bool:
-    """Whether a step folder has all its parts: a kill can catch it half-way through its deletion."""
-    parts = ("_CHECKPOINT_METADATA", "state/_METADATA", "state/manifest.ocdbt", "notes/metadata")
-    return all((path / part).exists() for part in parts)
+@contextlib.contextmanager
+def reader(folder: Path) -> Iterator[ocp.CheckpointManager]:
+    """An Orbax manager that only looks: a run may be writing to the folder meanwhile."""
+    logging.getLogger("absl").addFilter(not_from_orbax)
+    manager = ocp.CheckpointManager(
+        Path(folder).resolve(),
+        item_handlers={"state": ocp.PyTreeCheckpointHandler(), "notes": ocp.JsonCheckpointHandler()},
+        options=ocp.CheckpointManagerOptions(read_only=True),
+    )
+    try:
+        yield manager
+    finally:
+        manager.close()
+
+
+def _is_whole(manager: ocp.CheckpointManager, step: int) -> bool:
+    hook, sys.unraisablehook = sys.unraisablehook, ignore_closed_loops
+    try:
+        found = manager.item_metadata(step)
+        whole = "notes" in found and found.get("state") is not None
+    except (ValueError, KeyError, OSError):  # the hook stays: Orbax's threads may complain until the end
+        return True  # a checkpoint, but a damaged one: whoever restores it is told
+    sys.unraisablehook = hook
+    return whole
 
 
 def not_from_orbax(record: logging.LogRecord) -> bool:

@@ -14,7 +14,7 @@ import pytest
 from histojax.common.errors import UserError
 from histojax.ssl.state import TrainState
 from histojax.ssl.targets import Centre
-from histojax.training.checkpoints import Checkpoints, newest_step
+from histojax.training.checkpoints import DISCARDED, Checkpoints, newest_step
 
 
 def state(step, size=300):
@@ -101,16 +101,65 @@ def test_a_full_disk_leaves_the_checkpoint_before(folder, capfd):
     assert again.steps() == [2]
 
 
-def test_what_a_kill_left_half_deleted_or_half_written_is_removed(folder):
+def test_what_orbax_left_half_written_or_half_deleted_is_removed(folder):
     checkpoints = Checkpoints(folder, keep=3)
     for step in (1, 2):
         checkpoints.save(state(step), {})
     checkpoints.close()
-    (folder / "1" / "state" / "manifest.ocdbt").unlink()
     shutil.copytree(folder / "2", folder / "3.orbax-checkpoint-tmp")
+    (folder / DISCARDED).mkdir()
+    shutil.copytree(folder / "1" / "notes", folder / DISCARDED / "0")
     again = Checkpoints(folder, keep=3)
-    assert again.steps() == [2]
-    assert os.listdir(folder) == ["2"]
+    assert again.steps() == [1, 2]
+    assert sorted(os.listdir(folder)) == ["1", "2"]
+
+
+@pytest.mark.parametrize("lost", ["state/_METADATA", "notes", "."])
+def test_what_is_no_whole_checkpoint_is_moved_aside_and_named(lost, folder, capfd):
+    """Nobody knows whose it is, so it is never deleted; a second one of the same step does not replace the first."""
+    checkpoints = Checkpoints(folder, keep=3)
+    for step in (1, 2):
+        checkpoints.save(state(step), {"step": step})
+    checkpoints.close()
+    for name in ("1", "1.1"):
+        if name == "1.1":
+            shutil.copytree(folder / "2", folder / "1")
+        gone = folder / "1" / lost
+        gone.unlink() if gone.is_file() else shutil.rmtree(gone)
+        (folder / "1").mkdir(exist_ok=True)
+        (folder / "1" / "mine.txt").write_text("mine")
+        assert newest_step(folder) == 2
+        again = Checkpoints(folder, keep=3)
+        aside = folder.with_name("checkpoints.aside") / name
+        assert f"{folder}/1: no whole checkpoint, moved to {aside}\n" in capfd.readouterr().err
+        assert (aside / "mine.txt").read_text() == "mine"
+        assert again.steps() == [2] and again.restore(state(0))[1] == {"step": 2}
+        again.close()
+
+
+def test_a_kill_amid_deletion_leaves_no_half_a_checkpoint(folder, monkeypatch):
+    """A checkpoint that is no longer wanted loses its name first, in one rename."""
+    checkpoints = Checkpoints(folder, keep=1)
+    checkpoints.save(state(1), {})
+    checkpoints.wait()
+    monkeypatch.setattr("shutil.rmtree", lambda *args, **how: None)
+    checkpoints.save(state(2), {})
+    checkpoints.wait()
+    assert sorted(os.listdir(folder)) == ["2", DISCARDED]
+    assert os.listdir(folder / DISCARDED) == ["1"]
+    monkeypatch.undo()
+    assert Checkpoints(folder).steps() == [2] and os.listdir(folder) == ["2"]
+
+
+def test_a_device_without_memory_is_not_called_a_full_disk(folder, monkeypatch):
+    def fail(*args, **how):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.")
+
+    checkpoints = Checkpoints(folder)
+    monkeypatch.setattr(checkpoints._manager, "save", fail)
+    with pytest.raises(UserError, match="The device has no memory left, the disk is fine") as error:
+        checkpoints.save(state(1), {})
+    assert "Make room" not in str(error.value)
 
 
 def cut_in_half(folder):
@@ -129,7 +178,9 @@ def test_a_damaged_checkpoint_is_named_with_what_to_do(folder, capfd):
         Checkpoints(folder).restore(state(0))
     assert "is not valid for value of size" in str(error.value) and "{" not in str(error.value)
     shutil.rmtree(folder / "2")
-    with pytest.raises(UserError, match=r"checkpoints/1: .*; delete this folder: there is none before it, so the run"):
+    with pytest.raises(
+        UserError, match=r"checkpoints/1: .*; move this folder away: there is none before it, so the run"
+    ):
         Checkpoints(folder).restore(state(0))
     gc.collect()
     assert "Traceback" not in capfd.readouterr().err
