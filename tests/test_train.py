@@ -216,7 +216,7 @@ def test_an_incomplete_only_checkpoint_is_no_start(straight, environment, capsys
     assert f"start       {file}" in capsys.readouterr().out
     assert os.listdir(workdir / "checkpoints") == ["3"]
     done = finish(environment, workdir, *changes)
-    assert done.returncode == 0 and "checkpoints/3: an incomplete checkpoint, removed" in done.stderr, done.stderr
+    assert done.returncode == 0 and "checkpoints/3: no whole checkpoint, moved to " in done.stderr, done.stderr
     assert (workdir / "metrics.jsonl").read_bytes() == metrics
     card = json.loads((workdir / "export" / "meta" / "card.json").read_text())
     assert [source["file"] for source in card["starting_weights"]] == ["model.safetensors"]
