@@ -178,9 +178,10 @@ def _eval() -> ConfigDict:
         dict(
             every=1000,  # steps between evaluations of the teacher; also before the first and after the last step
             data="",  # labelled tiles; "" uses the training tiles when they are labelled
-            test="",  # a separate labelled set; "" splits `data` by patient, else by class
-            test_share=0.5,  # of `data`, if it is split
-            split_seed=0,  # of the split
+            test="",  # a separate labelled set, only reported, never chosen on; "" splits it off `data`
+            test_share=0.5,  # of `data` (by patient, else by class), if there is no other test set
+            validation_share=0.3,  # of the tiles to fit on: they choose the best checkpoint; 0: none
+            split_seed=0,  # of the splits
             max_tiles=4000,  # used at most, the same ones each time
             image_px=224,  # input side for the features
             batch_size=64,  # images at a time
@@ -203,7 +204,7 @@ def _checkpoint() -> ConfigDict:
         dict(
             every=500,  # steps between checkpoints
             keep=2,  # newest ones kept
-            keep_best=True,  # also the one with the best 20-NN, where there are labels
+            keep_best=True,  # also the one with the best kNN accuracy on the validation tiles, where there are labels
         )
     )
 

@@ -84,7 +84,7 @@ def kept(workdir):
 
 def test_the_best_checkpoint_is_the_first_with_its_score(straight):
     rows = [row for row in read_metrics(straight[0] / "metrics.jsonl") if "rankme" in row and row["step"]]
-    best = max(rows, key=lambda row: row["knn_balanced_accuracy"])
+    best = max(rows, key=lambda row: row["validation/knn_balanced_accuracy"])
     assert kept(straight[0]) == sorted({best["step"], 9, 10})
 
 
@@ -92,9 +92,9 @@ def test_a_run_leaves_what_it_promises(straight):
     workdir, done = straight
     rows = read_metrics(workdir / "metrics.jsonl")
     assert [row["step"] for row in rows if "loss" in row] == [2, 4, 6, 8, 10]
-    assert [row["step"] for row in rows if "knn_balanced_accuracy" in row] == [0, 4, 8, 10]
+    assert [row["step"] for row in rows if "test/knn_balanced_accuracy" in row] == [0, 4, 8, 10]
     assert all(np.isfinite(list(row.values())).all() for row in rows)
-    assert "histogram_knn_balanced_accuracy" in rows[0]
+    assert "histogram/test/knn_balanced_accuracy" in rows[0]
     assert (workdir / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert set(weights(workdir)) == {
         "meta/model.safetensors",
@@ -102,7 +102,8 @@ def test_a_run_leaves_what_it_promises(straight):
         "teacher_checkpoint.safetensors",
         "student_checkpoint.safetensors",
     }
-    for promised in ("before", "after", "colour histogram", "curves.png", "safetensors", "--config.data.train="):
+    said = ("reported on test", "chosen on validation", "before", "after", "colour histogram")
+    for promised in (*said, "curves.png", "safetensors", "--config.data.train="):
         assert promised in done.stdout, promised
 
 
@@ -111,7 +112,7 @@ def test_the_card_tells_where_the_weights_come_from(straight):
     assert card["steps"] == LAST
     assert card["recipe"]["model"]["size"] == "vit_micro"
     assert len(card["data"]["fingerprint"]) == 64
-    assert 0 <= card["before"]["knn_balanced_accuracy"] <= 1
+    assert 0 <= card["before"]["test/knn_balanced_accuracy"] <= 1
 
 
 @pytest.mark.parametrize("when", [rows_at_least(3), saving, rows_at_least(6)], ids=["step", "save", "late"])
@@ -251,7 +252,7 @@ def test_two_devices_with_split_state_continue_from_the_exported_training_state(
 def assert_starts_where_it_ended(workdir, before):
     first, last = read_metrics(workdir / "metrics.jsonl")[0], read_metrics(before / "metrics.jsonl")[-1]
     assert first["step"] == 0
-    for name in ("knn_balanced_accuracy", "ridge_balanced_accuracy", "rankme", "eval_spread"):
+    for name in ("validation/knn_balanced_accuracy", "test/ridge_balanced_accuracy", "rankme", "eval_spread"):
         assert first[name] == pytest.approx(last[name], rel=1e-4), name
 
 
@@ -472,7 +473,10 @@ def test_a_workdir_that_is_a_file_is_refused(capsys, tmp_path):
 def test_check_prints_the_plan_and_writes_nothing(capsys, tmp_path):
     assert train.main(["--config", TINY, "--workdir", str(tmp_path / "run"), "--check", "--config.mesh.groups=1"]) == 0
     plan = capsys.readouterr().out
-    for line in ("vit_micro/7", "64 tiles, 9 classes", "10 of 8 images", "2 x 28 px + 2 x 14 px", "GiB"):
+    best = "best        the checkpoint with the highest 5-NN on validation; test is reported, never chosen on"
+    evaluation = r"evaluation  every 4 steps on fit \d+ tiles of \d groups, validation \d+ .*, test .*split by patient"
+    assert re.search(evaluation, plan), plan
+    for line in ("vit_micro/7", "64 tiles, 9 classes", "10 of 8 images", "2 x 28 px + 2 x 14 px", "GiB", best):
         assert line in plan
     assert not (tmp_path / "run").exists()
 

@@ -1,23 +1,18 @@
 """Evaluation while training: is the teacher getting better at telling held-out tiles apart?
 
-With labels: balanced accuracy of a 20-nearest-neighbour vote and of a closed-form ridge probe, fitted on one part
-of the tiles and read on the other. With or without: RankMe and the spread of the features.
+The features of the evaluation tiles are taken once and handed to every evaluator (see evaluators.py).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from histojax.common.errors import UserError
+from histojax.evaluation.evaluators import FIT, HISTOGRAM, PARTS, TEST, VALIDATION, Evaluator, FeatureSet, Part
 from histojax.evaluation.histogram import colour_histogram
-from histojax.evaluation.knn import knn_predict
-from histojax.evaluation.metrics import balanced_accuracy
-from histojax.evaluation.probe import ridge_probe
-from histojax.evaluation.rank import rankme
-from histojax.ssl.health import feature_spread
 
 Batch = Mapping[str, np.ndarray]
 CHECK = "they could be at the start; look after the storage and run the same command again"
@@ -25,7 +20,7 @@ CHECK = "they could be at the start; look after the storage and run the same com
 
 @dataclasses.dataclass(frozen=True)
 class EvalTiles:
-    """The tiles of the evaluation.
+    """The tiles of the evaluation, and in words how they were parted.
 
     `batches()` yields dict(image (b, P, P, 3) uint8, index (b,), valid (b,) bool) in the order of `labels`, all of
     one size; rows with index -1 only fill a batch, other invalid rows are tiles that became unreadable since.
@@ -33,44 +28,64 @@ class EvalTiles:
 
     batches: Callable[[], Iterable[Batch]]
     labels: np.ndarray  # (n,) int32; -1: unlabelled
-    fit: int  # the first `fit` tiles are fitted on, the others tested; 0: no labels, no accuracies
-    how: str = ""  # the split in words
+    parts: np.ndarray  # (n,) str: fit, validation or test; all "fit" without labels
+    groups: np.ndarray | None = None  # (n,) str, patient or slide, "" where unknown
+    how: str = ""  # how the parts came about, or why there are no labels
+    no_best: str = ""  # why no part can choose a checkpoint; "" if the validation part can
     bad: tuple[tuple[str, str], ...] = ()  # (path, reason) of the unreadable tiles, which are not among them
 
+    @property
+    def labelled(self) -> bool:
+        """Whether classifiers can be fitted and judged."""
+        return bool((self.parts != FIT).any())
 
-def evaluate(tiles: EvalTiles, features: Callable[[np.ndarray], np.ndarray], k: int = 20) -> dict[str, float]:
-    """{metric: value} of `features`, a function from uint8 (b, P, P, 3) to (b, D) float32.
+    def count(self, part: str) -> int:
+        """Tiles of a part."""
+        return int((self.parts == part).sum())
 
-    Always rankme and eval_spread; knn_balanced_accuracy and ridge_balanced_accuracy when the tiles are labelled.
+
+def evaluate(
+    tiles: EvalTiles, features: Callable[[np.ndarray], np.ndarray], rows: Sequence[Evaluator]
+) -> dict[str, float]:
+    """{metric: value} of `features`, a function from uint8 (b, P, P, 3) to (b, D) float32, by all `rows` that apply.
+
     Empty for features that are not finite: an accuracy of those would be a number without meaning. Raises UserError
     when no tile of a part can be read any more.
     """
+    found = feature_set(tiles, features)
+    if found is None:
+        return {}
+    values: dict[str, float] = {}
+    for row in rows:
+        if found.labelled or not row.needs_labels:
+            values |= row.function(found)
+    return values
+
+
+def baseline(tiles: EvalTiles, rows: Sequence[Evaluator]) -> dict[str, float]:
+    """{"histogram/metric": value} of joint colour histograms on the same parts: what colour alone can do."""
+    chosen = [row for row in rows if row.baseline and tiles.labelled]
+    values = evaluate(tiles, colour_histogram, chosen) if chosen else {}
+    return {f"{HISTOGRAM}/{name}": value for name, value in values.items()}
+
+
+def feature_set(tiles: EvalTiles, features: Callable[[np.ndarray], np.ndarray]) -> FeatureSet | None:
+    """The features of all tiles that can still be read, by part; None if they are not finite."""
     found, valid = _collect(tiles, features)
     if not np.isfinite(found).all():
-        return {}
-    values = {"rankme": float(rankme(found[valid])), "eval_spread": float(feature_spread(found[valid]))}
-    return {**accuracies(tiles, found, valid, k), **values} if tiles.fit else values
-
-
-def histogram_baseline(tiles: EvalTiles, k: int = 20) -> float:
-    """kNN balanced accuracy of joint colour histograms on the same split: what colour alone can do."""
-    return accuracies(tiles, *_collect(tiles, colour_histogram), k, ridge=False)["knn_balanced_accuracy"]
-
-
-def accuracies(
-    tiles: EvalTiles, features: np.ndarray, valid: np.ndarray, k: int = 20, ridge: bool = True
-) -> dict[str, float]:
-    """kNN and ridge balanced accuracy of (n, D) features on the tiles that are not fitted on."""
-    fit = np.arange(len(valid)) < tiles.fit
-    train, test = fit & valid, ~fit & valid
-    if not (train.any() and test.any()):
-        raise UserError(f"of {len(valid)} evaluation tiles {valid.sum()} can still be read, none of one part: {CHECK}")
-    data = features[train], tiles.labels[train], features[test]
-    truth = tiles.labels[test]
-    found = {"knn_balanced_accuracy": balanced_accuracy(truth, knn_predict(*data, k=min(k, int(train.sum()))))}
-    if ridge:
-        found["ridge_balanced_accuracy"] = balanced_accuracy(truth, ridge_probe(*data))
-    return found
+        return None
+    parts = {}
+    for name in PARTS:
+        if not tiles.count(name):
+            continue
+        chosen = np.flatnonzero((tiles.parts == name) & valid)
+        if not len(chosen):
+            raise UserError(
+                f"of {len(valid)} evaluation tiles {valid.sum()} can still be read, none of the part {name}: {CHECK}"
+            )
+        groups = None if tiles.groups is None else tiles.groups[chosen]
+        parts[name] = Part(found[chosen], tiles.labels[chosen].astype(np.int64), chosen, groups)
+    return FeatureSet(parts[FIT], parts.get(VALIDATION), parts.get(TEST))
 
 
 def _collect(tiles: EvalTiles, features: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

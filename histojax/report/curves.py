@@ -35,58 +35,25 @@ class Panel:
 
     title: str
     series: dict[str, str]
-    level: str = ""  # a metric that is drawn as a dashed horizontal line
+    levels: dict[str, str] = dataclasses.field(default_factory=dict)  # the same, drawn as dashed horizontal lines
     log: bool = False
     zero: bool = False  # the axis starts at 0
 
 
-PANELS = (
-    Panel(
-        "Loss",
-        {
-            "loss": "total",
-            "dino_global": "DINO global",
-            "dino_local": "DINO local",
-            "ibot": "iBOT",
-            "koleo": "KoLeo",
-        },
-    ),
-    Panel(
-        "Balanced accuracy of the teacher",
-        {"knn_balanced_accuracy": "kNN", "ridge_balanced_accuracy": "ridge probe"},
-        level="histogram_knn_balanced_accuracy",
-    ),
-    Panel("RankMe of the teacher's features", {"rankme": "RankMe"}, zero=True),
-    Panel(
-        "Feature spread (1: random directions)",
-        {"feature_spread": "training crops", "eval_spread": "evaluation tiles"},
-        zero=True,
-    ),
-    Panel("Entropy of the teacher's targets (nats)", {"teacher_entropy": "entropy"}),
-    Panel("Prototypes in use (share of possible)", {"prototype_use": "share"}, zero=True),
-    Panel(
-        "Gradient norm before clipping",
-        {"grad_norm/backbone": "backbone", "grad_norm/dino_head": "DINO head", "grad_norm/ibot_head": "iBOT head"},
-        log=True,
-    ),
-    Panel("Learning rate", {"lr": "highest", "last_layer_lr": "last layer of the heads"}, zero=True),
-)
-
-
-def save_curves(metrics: str | os.PathLike, png: str | os.PathLike, title: str = "") -> None:
+def save_curves(metrics: str | os.PathLike, png: str | os.PathLike, panels: Sequence[Panel], title: str = "") -> None:
     """Draws the rows of a metrics.jsonl into the picture `png`.
 
     Panels without numbers are left out; red lines mark rows with a number that is not finite. Raises UserError if
     the metrics cannot be read or the picture not written.
     """
-    figure = draw_curves(read_metrics(metrics), title)
+    figure = draw_curves(read_metrics(metrics), panels, title)
     with replacing(png) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
 
 
-def draw_curves(rows: Rows, title: str = "") -> Figure:
+def draw_curves(rows: Rows, panels: Sequence[Panel], title: str = "") -> Figure:
     """The figure of rows {"step": ..., metric: number, ...}."""
-    panels = [panel for panel in PANELS if any(_points(rows, name) for name in panel.series)]
+    panels = [panel for panel in panels if any(_points(rows, name) for name in panel.series)]
     columns = max(1, min(3, len(panels)))
     lines = max(1, math.ceil(len(panels) / columns))
     figure = Figure(figsize=(4.3 * columns, 2.9 * lines + 0.3), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
@@ -116,8 +83,9 @@ def _draw(ax: Axes, panel: Panel, rows: Rows) -> None:
         colour = COLOURS[list(panel.series).index(name) if len(drawn) > 1 else 1]
         marker = "o" if len(points) <= 25 else None  # few points do not make a line
         ax.plot(*zip(*points), color=colour, linewidth=1.3, marker=marker, markersize=3, label=panel.series[name])
-    if level := _points(rows, panel.level):
-        ax.axhline(level[-1][1], color=GREY, linewidth=1, linestyle="--", label="kNN on colour histograms")
+    for name, label in panel.levels.items():
+        if level := _points(rows, name):
+            ax.axhline(level[-1][1], color=GREY, linewidth=1, linestyle="--", label=label)
 
 
 def _dress(ax: Axes, panel: Panel, last: float) -> None:

@@ -51,7 +51,7 @@ _NUMBERS = {
     Range(0, 1): "teacher.momentum teacher.momentum_end crops.hflip crops.vflip crops.jitter_p crops.grayscale_p "
     "crops.solarize_p data.max_bad_share",
     Range(0, 1, above=True): "masks.probability optim.layer_decay",
-    Range(0, 1, below=True): "model.drop_path optim.beta1 optim.beta2",
+    Range(0, 1, below=True): "model.drop_path optim.beta1 optim.beta2 eval.validation_share",
     Range(0, 1, above=True, below=True): "eval.test_share",
 }
 _PAIRS = ("crops.global_scale", "crops.local_scale", "masks.ratio")

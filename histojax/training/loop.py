@@ -30,6 +30,7 @@ from histojax.common.versions import versions
 from histojax.config import last_step
 from histojax.data import BadTileLog
 from histojax.evaluation import online
+from histojax.evaluation.evaluators import chooser, evaluators
 from histojax.parallel.backend import start_backend
 from histojax.runs.folder import RunFolder, check_folder
 from histojax.runs.metrics import MetricWriter
@@ -59,11 +60,24 @@ class Notes:
     bad_tiles: dict[str, Any] = dataclasses.field(default_factory=dict)
     first: dict[str, float] = dataclasses.field(default_factory=dict)  # the evaluation before training
     last: dict[str, float] = dataclasses.field(default_factory=dict)
-    best: dict[str, float] = dataclasses.field(default_factory=dict)
+    best: dict[str, Any] = dataclasses.field(default_factory=dict)  # metric, its score, step, all values there
     sources: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # of the starting weights
     seconds: float = 0.0  # spent training, over all starts
     owed: bool = False  # a signal came before the evaluation of this step was done
     metrics_bytes: int | None = None  # size of metrics.jsonl
+
+    @classmethod
+    def read(cls, saved: dict[str, Any], where: str) -> Notes:
+        """The notes of the checkpoint `where`; raises UserError for those of another version of histojax."""
+        differs = set(saved) ^ {field.name for field in dataclasses.fields(cls)}
+        if saved.get("best") and "metric" not in saved["best"]:
+            differs.add("best")
+        if differs:
+            raise UserError(
+                f"{where}: was saved by another version of histojax (its notes differ: {', '.join(sorted(differs))}); "
+                "finish the run with that version, or start anew in another --workdir"
+            )
+        return cls(**saved)
 
 
 class Stopped(Exception):
@@ -152,6 +166,7 @@ class Loop:
         self.split = None if mesh is None else NamedSharding(mesh, PartitionSpec("data"))
         self.last = last_step(config)
         self.schedules = schedules_of(config)
+        self.evaluators = evaluators(config.eval.k)
         self.monitor = Monitor.from_config(config)
         self.bad = BadTileLog(source, config.data.max_bad_share, workdir / "bad_tiles.csv" if self.main else None)
         self.notes = Notes(sources=start.sources)
@@ -173,7 +188,7 @@ class Loop:
         resumed = self.begun
         if resumed is not None:
             self.state, saved = self.checkpoints.restore(self.state, resumed)
-            self.notes = Notes(**saved)
+            self.notes = Notes.read(saved, f"{self.checkpoints.folder}/{resumed}")
             self.monitor.set_state(self.notes.monitor)
             self.bad.set_state(self.notes.bad_tiles)
             print(f"resumed at step {resumed} of {self.last}", file=sys.stderr)
@@ -288,16 +303,18 @@ class Loop:
 
     def _look(self) -> bool:
         """Evaluates and exports where that is due at this step; whether the teacher is the best one so far."""
-        c, step, score = self.config, self.step, math.nan
+        c, step, values = self.config, self.step, {}
         if self._evaluates():
             self.flush()
-            score = self.evaluate()
+            values = self.evaluate()
         if step in c.export.steps:
             results.export(self, self.workdir / "export" / f"step_{step:07d}")
         self.notes.owed = False
+        metric = chooser(self.evaluators).metric()
+        score = values.get(metric, math.nan)  # no validation tiles: no best
         improved = c.checkpoint.keep_best and score > self.notes.best.get("score", -math.inf)
         if improved:
-            self.notes.best = {"score": score, "step": step}
+            self.notes.best = {"metric": metric, "score": score, "step": step, "values": values}
         return improved
 
     def _asked_to_stop(self) -> int:
@@ -354,23 +371,22 @@ class Loop:
             self.progress.note(f"stopped at step {self.step}; {kept} (monitor.action=continue goes on regardless)")
             raise Stopped(cli.STOPPED)
 
-    def evaluate(self) -> float:
-        """Judges the teacher as it stands; returns the kNN balanced accuracy, NaN without labels."""
+    def evaluate(self) -> dict[str, float]:
+        """Judges the teacher as it stands; returns {metric: value}, empty if its features are not finite."""
         assert self.progress
-        k = self.config.eval.k
-        values = online.evaluate(self.tiles, self._extract, k)
+        values = online.evaluate(self.tiles, self._extract, self.evaluators)
+        told = values
+        if self.step == 0 and values:
+            told = values | online.baseline(self.tiles, self.evaluators)
         if self.step == 0:
-            if self.tiles.fit:
-                values["histogram_knn_balanced_accuracy"] = online.histogram_baseline(self.tiles, k)
-            self.notes.first = values
+            self.notes.first = told
         self.notes.last = values
-        if self.writer and values:
-            self.writer.write(self.step, values)
-        shown = " ".join(f"{name} {value:.4g}" for name, value in values.items())
+        if self.writer and told:
+            self.writer.write(self.step, told)
+        shown = " ".join(f"{name} {value:.4g}" for name, value in told.items())
         self.progress.note(f"evaluation at step {self.step}: {shown or 'features are not finite'}")
-        score = values.get("knn_balanced_accuracy", math.nan)
         self._judge(self.monitor.update_evaluation(self.step, values))
-        return score
+        return values
 
     def _extract(self, images: np.ndarray) -> np.ndarray:
         """(n, D) features of the teacher; over several devices the batch is filled up to a multiple of them."""

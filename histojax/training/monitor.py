@@ -8,13 +8,15 @@ signature in the scalars that the step returns. Pure Python; the whole memory is
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from histojax.evaluation.evaluators import Evaluator, evaluators
 from histojax.models.sizes import SIZES
 
 Finding = tuple[str, str, str]  # level ("" if all is well), cause, advice
@@ -62,10 +64,10 @@ class Thresholds:
     loss_factor: float = 1.5  # of its median: warm-up of the teacher's temperature alone raises it 1.2 times
     loss_window: int = 50  # looks in that median
     loss_looks: int = 5  # consecutive looks above it
-    rankme_stop: float = 0.2  # of its first value: specialising on one organ halves it at most
-    rankme_warn: float = 0.5
-    score_margin: float = 0.03  # of kNN balanced accuracy below the best: three standard errors of 1000 tiles
-    score_evaluations: int = 3  # consecutive evaluations below it
+    first_stop: float = 0.2  # of the first value: specialising on one organ halves RankMe at most
+    first_warn: float = 0.5
+    best_margin: float = 0.03  # below the best: three standard errors of an accuracy on 1000 tiles
+    best_evaluations: int = 3  # consecutive evaluations below it
     repeat_looks: int = 50  # a problem that stays is told again after so many looks
 
 
@@ -92,7 +94,8 @@ class Monitor:
     """Judges the rows of one run. `prototypes` is K of the head; `koleo_cap` the largest value that the KoLeo term
     can take (0: not watched). Before `grace_steps` only numbers that are not finite count. A sign of collapse that
     was there from the first row has until `warmup_steps` to go: with LayerScale 1e-5 a random ViT starts from one
-    vector for all tiles, and leaves it as the learning rate rises."""
+    vector for all tiles, and leaves it as the learning rate rises. Of the evaluations it watches what the `rows` say,
+    on validation tiles where there are labels, never on those of the test."""
 
     def __init__(
         self,
@@ -101,15 +104,17 @@ class Monitor:
         grace_steps: int = 200,
         warmup_steps: int = 0,
         thresholds: Thresholds | None = None,
+        rows: Sequence[Evaluator] | None = None,
     ):
         self.most_entropy = math.log(prototypes)
         self.koleo_cap = koleo_cap
         self.grace_steps, self.warmup_steps = grace_steps, max(grace_steps, warmup_steps)
         self.limits = thresholds or Thresholds()
+        self.rows = [row for row in (evaluators() if rows is None else rows) if row.watch]
         self._losses: list[float] = []
         self._counts: dict[str, int] = {}  # consecutive looks that each sign has held
         self._told: dict[str, list] = {}  # kind: [level, looks since it was told]
-        self._reference: dict[str, float] = {}  # best spread, entropy gap, KoLeo share, score; first RankMe
+        self._reference: dict[str, float] = {}  # best spread, entropy gap, KoLeo share; best or first headlines
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> Monitor:
@@ -117,7 +122,8 @@ class Monitor:
         loss, dim = config.loss, SIZES[config.model.size][0]
         cap = 2 * loss.koleo_weight * -math.log(loss.koleo_eps * dim**0.5 + 1e-8)  # two views
         warmup = round(config.optim.warmup_epochs * config.epoch_steps)
-        return cls(config.head.prototypes, cap, config.monitor.grace_steps, warmup)
+        rows = evaluators(config.eval.k)
+        return cls(config.head.prototypes, cap, config.monitor.grace_steps, warmup, rows=rows)
 
     def get_state(self) -> dict[str, Any]:
         """All that it remembers, as a JSON value."""
@@ -152,7 +158,10 @@ class Monitor:
 
     def update_evaluation(self, step: int, values: Mapping[str, float]) -> Verdict | None:
         """The same for an evaluation of the teacher (see evaluation.online); empty if its features are broken."""
-        rules = {"no_features": _no_features, "rank_loss": self._rank_loss, "falling_score": self._falling_score}
+        rules: dict[str, Rule] = {"no_features": _no_features}
+        for row in self.rows:
+            rule = self._below_first if row.watch == "first" else self._below_best
+            rules[f"{row.name}_fell"] = functools.partial(rule, row)
         return self._judge(step, values, rules)
 
     def _judge(self, step: int, values: Mapping[str, float], rules: Mapping[str, Rule]) -> Verdict | None:
@@ -240,23 +249,22 @@ class Monitor:
         lasts = self._held("loss", high and self._due(step), limits.loss_looks)
         return _level(lasts), f"the loss diverges: {loss:.4g}, its median was {usual:.4g}", LEARNING_RATE
 
-    def _rank_loss(self, step: int, values: Mapping[str, float]) -> Finding:
-        rank = values.get("rankme", math.nan)
-        if not math.isfinite(rank):
+    def _below_first(self, row: Evaluator, step: int, values: Mapping[str, float]) -> Finding:
+        value, name = values.get(row.metric(), math.nan), row.metric()
+        if not math.isfinite(value):
             return FINE
-        first = self._reference.setdefault("rankme", rank)
-        level = _level(rank < self.limits.rankme_stop * first, rank < self.limits.rankme_warn * first)
-        return level, f"RankMe fell from {first:.1f} to {rank:.1f}: the features use fewer directions", COLLAPSE
+        first = self._reference.setdefault(name, value)
+        level = _level(value < self.limits.first_stop * first, value < self.limits.first_warn * first)
+        return level, f"{row.title} fell from {first:.1f} to {value:.1f}: the features collapse", COLLAPSE
 
-    def _falling_score(self, step: int, values: Mapping[str, float]) -> Finding:
-        score = values.get("knn_balanced_accuracy", math.nan)
-        if score > self._reference.get("score", -math.inf):
-            self._reference["score_step"] = step
-        best, when = self._best("score", score), self._reference.get("score_step", step)
-        below = score < best - self.limits.score_margin
-        lasts = self._held("score", below, self.limits.score_evaluations)
-        cause = f"kNN balanced accuracy {score:.3f} is below the {best:.3f} of step {when}"
-        return _level(lasts, below), cause, FALLING
+    def _below_best(self, row: Evaluator, step: int, values: Mapping[str, float]) -> Finding:
+        value, name = values.get(row.metric(), math.nan), row.metric()
+        if value > self._reference.get(name, -math.inf):
+            self._reference[f"{name} step"] = step
+        best, when = self._best(name, value), self._reference.get(f"{name} step", step)
+        below = value < best - self.limits.best_margin
+        lasts = self._held(name, below, self.limits.best_evaluations)
+        return _level(lasts, below), f"{name} {value:.3f} is below the {best:.3f} of step {when}", FALLING
 
 
 def _level(stop: bool, warning: bool = False) -> str:

@@ -10,8 +10,10 @@ from ml_collections import ConfigDict
 
 from histojax.config import last_step
 from histojax.evaluation import online
+from histojax.evaluation.evaluators import PARTS, chooser, evaluators
 from histojax.ssl.recipe import Recipe
 from histojax.ssl.state import parameter_count
+from histojax.training.evaluation_split import count_groups
 from histojax.training.start import Start, parameter_shapes
 from histojax.weights.licence import chain_of_card
 
@@ -37,9 +39,34 @@ def plan(config: ConfigDict, recipe: Recipe, source: Any, tiles: online.EvalTile
         "device": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), "
         f"{np.dtype(v.dtype).name} matmuls, state {_bytes(shapes) / 2**30:.2f} GiB"
         + (" over all devices" if config.mesh.fsdp else ""),
-        "evaluation": f"every {config.eval.every} steps on {len(tiles.labels)} tiles, {tiles.how}",
+        "evaluation": f"every {config.eval.every} steps on {parts_in_words(tiles)}; {tiles.how}",
+        "best": _best(config, tiles),
     }
     return "\n".join(f"{name:11s} {value}" for name, value in rows.items() if value)
+
+
+def parts_in_words(tiles: online.EvalTiles) -> str:
+    """E.g. "fit 420 tiles of 3 groups, validation 180 tiles of 1 group, test 600 tiles of 4 groups"."""
+    if not tiles.labelled:
+        return f"{len(tiles.labels)} tiles"
+    words = []
+    for part in filter(tiles.count, PARTS):
+        words.append(f"{part} {tiles.count(part)} tiles")
+        groups = None if tiles.groups is None else tiles.groups[tiles.parts == part]
+        if groups is not None and (groups != "").any():
+            count = count_groups(groups)
+            words[-1] += f" of {count} group{'s' * (count != 1)}"
+    return ", ".join(words)
+
+
+def _best(config: ConfigDict, tiles: online.EvalTiles) -> str:
+    """What picks the checkpoint that is kept as the best."""
+    row = chooser(evaluators(config.eval.k))
+    if not config.checkpoint.keep_best:
+        return "not kept (checkpoint.keep_best=False)"
+    if tiles.no_best:
+        return f"none is picked: {tiles.no_best}"
+    return f"the checkpoint with the highest {row.title} on validation; test is reported, never chosen on"
 
 
 def _terms(start: Start) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,10 @@ from histojax.common.files import replacing, write_atomic
 from histojax.common.progress import hms
 from histojax.common.versions import versions
 from histojax.data.bad_tiles import bad_tiles_csv
+from histojax.evaluation.evaluators import HISTOGRAM, TEST, VALIDATION, chooser
 from histojax.report.curves import save_curves
 from histojax.runs.metrics import METRICS
+from histojax.training.panels import panels
 from histojax.weights.export import write_export
 from histojax.weights.layouts.dinov2 import META, write_head
 from histojax.weights.licence import CARD, as_rows, chain_of_card
@@ -104,7 +107,7 @@ def finish(loop: Loop) -> str:
     if jax.process_index():
         return ""
     curves = loop.workdir / "curves.png"
-    save_curves(loop.workdir / METRICS, curves, loop.config.name)
+    save_curves(loop.workdir / METRICS, curves, panels(loop.evaluators), loop.config.name)
     lines = [
         f"done: {loop.step} steps, {hms(loop.notes.seconds)} of training, compilation included",
         *_scores(loop),
@@ -122,25 +125,41 @@ def finish(loop: Loop) -> str:
 
 
 def _scores(loop: Loop) -> list[str]:
-    first, last = loop.notes.first, loop.notes.last
-    if "knn_balanced_accuracy" not in last or "knn_balanced_accuracy" not in first:
-        values = f"before {first.get('rankme', 0):.1f}, after {last.get('rankme', 0):.1f}"
-        return [f"RankMe of the teacher: {values}, on {len(loop.tiles.labels)} tiles ({loop.tiles.how})"]
-    names = {"knn_balanced_accuracy": f"{loop.config.eval.k}-NN", "ridge_balanced_accuracy": "ridge probe"}
-    lines = [
-        f"{title} balanced accuracy of the teacher: before {first[name]:.3f}, after {last[name]:.3f}"
-        for name, title in names.items()
-    ]
-    lines[0] += f" (colour histogram {first['histogram_knn_balanced_accuracy']:.3f})"
-    best = loop.notes.best
-    if best.get("score", 0.0) > last["knn_balanced_accuracy"]:
-        there = loop.checkpoints is not None and best["step"] in loop.checkpoints.steps()
-        where = f"kept in {loop.workdir}/checkpoints" if there else "no longer there"
-        lines.append(f"best checkpoint: step {best['step']} with {best['score']:.3f}, {where}")
-    c = loop.config
+    """What the evaluations say, and which tiles said it."""
+    c, tiles, rows = loop.config, loop.tiles, loop.evaluators
+    if not tiles.labelled:
+        told = (row for row in rows if row.watch and not row.needs_labels)
+        where = f"on {len(tiles.labels)} tiles ({tiles.how})"
+        return [f"{row.panel}: {_before_and_after(loop, row.metric())}, {where}" for row in told]
     judged_by = c.eval.test or c.eval.data or c.data.train
     what = "synthetic tiles, not histology" if judged_by.startswith("synthetic") else judged_by
-    return [*lines, f"judged on {len(loop.tiles.labels) - loop.tiles.fit} tiles, {loop.tiles.how} ({what})"]
+    lines = [f"reported on test ({tiles.count(TEST)} tiles of {what}; {tiles.how}):"]
+    for row in (row for row in rows if row.needs_labels):
+        words = f"  {row.panel} by {row.title}: {_before_and_after(loop, row.metric(TEST))}"
+        colour = loop.notes.first.get(f"{HISTOGRAM}/{row.metric(TEST)}")
+        lines.append(words + (f" (colour histogram {colour:.3f})" if colour is not None else ""))
+    return [*lines, _chosen(loop)]
+
+
+def _before_and_after(loop: Loop, name: str) -> str:
+    first, last = (values.get(name, math.nan) for values in (loop.notes.first, loop.notes.last))
+    return f"before {first:.4g}, after {last:.4g}"
+
+
+def _chosen(loop: Loop) -> str:
+    """Which checkpoint is the best, by which tiles, and what those of the test say of it."""
+    c, best, row = loop.config, loop.notes.best, chooser(loop.evaluators)
+    if not c.checkpoint.keep_best or loop.tiles.no_best:
+        return f"no checkpoint was chosen as the best ({loop.tiles.no_best or 'checkpoint.keep_best=False'})"
+    if not best:
+        return "no checkpoint was chosen as the best: none was evaluated"
+    there = loop.checkpoints is not None and best["step"] in loop.checkpoints.steps()
+    where = f"kept in {loop.workdir}/checkpoints" if there else "no longer there"
+    words = f"chosen on validation ({loop.tiles.count(VALIDATION)} tiles): the checkpoint of step {best['step']}"
+    words += f", {row.title} {best['score']:.4g} there"
+    if row.metric(TEST) in best.get("values", {}):
+        words += f" and {best['values'][row.metric(TEST)]:.4g} on test"
+    return f"{words}, {where}"
 
 
 def next_command(loop: Loop) -> str:

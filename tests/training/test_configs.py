@@ -69,6 +69,7 @@ IMPOSSIBLE = {
     "batch_size": 0,
     "eval.split_seed": -1,
     "eval.test_share": 1.0,
+    "eval.validation_share": 1.0,
     "crops.blur_p": (0.5, 0.1),
     "crops.global_scale": (0.0, 0.0),
     "crops.local_scale": (0.3, 0.1),

@@ -8,7 +8,9 @@ from tiny_recipe import tiny_config
 from histojax.common.errors import UserError
 from histojax.data import open_source
 from histojax.evaluation import online
+from histojax.evaluation.evaluators import evaluators
 from histojax.training.evaluation_tiles import open_evaluation, open_training
+from histojax.training.plan import parts_in_words
 
 
 @pytest.fixture
@@ -35,6 +37,11 @@ def evaluation(train, **leaves):
     """The evaluation tiles of a configuration that trains on `train`."""
     config = tiny_config(data__train=train, **{f"eval__{name}": value for name, value in leaves.items()})
     return open_evaluation(config, open_training(config))
+
+
+def colours(images):
+    """The first pixels as features."""
+    return images.reshape(len(images), -1)[:, :4].astype(np.float32)
 
 
 def numbers_of(tiles):
@@ -67,7 +74,8 @@ def test_a_few_unreadable_tiles_are_named_counted_and_left_out(place, caplog, la
 def test_labels_follow_the_tiles_that_are_left(place):
     tiles = evaluation(listed(place, "some.csv", wrong=[2, 3, 9]))  # training tiles have a log of their own
     source = open_source(place / "some.csv")
-    assert tiles.labels.tolist() == source.labels[numbers_of(tiles)].tolist() and 0 < tiles.fit < 21
+    assert tiles.labels.tolist() == source.labels[numbers_of(tiles)].tolist()
+    assert [tiles.count(part) for part in ("fit", "validation", "test")] == [6, 4, 11]
     assert len(tiles.labels) == 21 == len(numbers_of(tiles)) and len(tiles.bad) == 3
 
 
@@ -75,14 +83,15 @@ def test_classes_of_the_test_set_are_matched_by_name(place):
     train = listed(place, "good.csv")
     (place / "only_b.csv").write_text("file,label\n01.png,b\n03.png,b\n")
     tiles = evaluation(train, test=str(place / "only_b.csv"))
-    assert tiles.fit == 24 and tiles.labels[24:].tolist() == [1, 1]
+    assert tiles.count("fit") + tiles.count("validation") == 24 and tiles.labels[24:].tolist() == [1, 1]
+    assert tiles.parts[24:].tolist() == ["test", "test"]
 
 
 def test_one_class_is_no_label(place):
     (place / "one.csv").write_text("file,label\n00.png,a\n01.png,a\n02.png,\n")
     tiles = evaluation(str(place / "one.csv"))
-    assert tiles.fit == 0 and tiles.how == "one class only, a" and set(tiles.labels.tolist()) == {-1}
-    values = online.evaluate(tiles, lambda images: images.reshape(len(images), -1)[:, :4].astype(np.float32))
+    assert not tiles.labelled and tiles.how == "one class only, a" and set(tiles.labels.tolist()) == {-1}
+    values = online.evaluate(tiles, colours, evaluators())
     assert set(values) == {"rankme", "eval_spread"}
     with pytest.raises(UserError, match=r"labelled tiles of two classes .*one class only, a"):
         evaluation(str(place / "one.csv"), test=listed(place, "good.csv"))
@@ -99,7 +108,7 @@ UNSPLITTABLE = {
 def test_labels_that_cannot_be_split_are_optional_unless_asked_for(place, capsys, how):
     train = listed(place, "odd.csv", **how)
     tiles = evaluation(train)
-    assert tiles.fit == 0 and "labels not used" in tiles.how and len(tiles.labels) == len(open_source(train))
+    assert not tiles.labelled and "labels not used" in tiles.how and len(tiles.labels) == len(open_source(train))
     warning = capsys.readouterr().err
     assert warning.startswith(f"histojax train: warning: data.train={train}: ") and warning.count("\n") == 1
     with pytest.raises(UserError, match=f"eval.data={train}: "):
@@ -108,12 +117,58 @@ def test_labels_that_cannot_be_split_are_optional_unless_asked_for(place, capsys
 
 def test_tiles_that_become_unreadable_are_said_and_never_a_crash(place, caplog):
     tiles = evaluation(listed(place, "good.csv"))
-    features = lambda images: images.reshape(len(images), -1)[:, :4].astype(np.float32)  # noqa: E731
-    assert "knn_balanced_accuracy" in online.evaluate(tiles, features)
+    assert "test/knn_balanced_accuracy" in online.evaluate(tiles, colours, evaluators())
     (place / "07.png").unlink()
-    assert "knn_balanced_accuracy" in online.evaluate(tiles, features)
+    assert "test/knn_balanced_accuracy" in online.evaluate(tiles, colours, evaluators())
     assert "1 evaluation tiles cannot be read any more" in caplog.text
     for path in place.glob("*.png"):
         path.unlink()
     with pytest.raises(UserError, match="none of 24 evaluation tiles can be read any more"):
-        online.evaluate(tiles, features)
+        online.evaluate(tiles, colours, evaluators())
+
+
+def groups_of(tiles, part):
+    return set(tiles.groups[tiles.parts == part])
+
+
+def test_fit_validation_and_test_share_no_patient(place):
+    tiles = evaluation(listed(place, "all.csv", patient=lambda number: f"P{number // 4}"))
+    parts = [groups_of(tiles, part) for part in ("fit", "validation", "test")]
+    assert [len(part) for part in parts] == [2, 1, 3] and len(set.union(*parts)) == 6
+    assert tiles.how == "split by patient or slide" and not tiles.no_best
+    assert parts_in_words(tiles) == (
+        "fit 8 tiles of 2 groups, validation 4 tiles of 1 group, test 12 tiles of 3 groups"
+    )
+
+
+def test_validation_is_taken_from_the_tiles_to_fit_on_and_test_is_left_whole(place):
+    train = listed(place, "train.csv", numbers=range(16), patient=lambda number: f"P{number // 4}")
+    test = listed(place, "test.csv", numbers=range(16, 24))
+    tiles = evaluation(train, test=test)
+    assert [tiles.count(part) for part in ("fit", "validation", "test")] == [12, 4, 8]
+    assert not groups_of(tiles, "fit") & groups_of(tiles, "validation") and groups_of(tiles, "test") == {""}
+    assert numbers_of(tiles)[16:] == list(range(8))  # of the test list: all of it, in its order
+    assert tiles.how == f"test is eval.test={test}, the rest split by patient or slide"
+
+
+@pytest.mark.parametrize(
+    ("patient", "leaves", "why"),
+    [
+        (lambda number: "P1", {}, "the 16 tiles to fit on, of 1 patients or slides, do not split"),
+        (lambda number: f"P{number % 2}", {}, "the 16 tiles to fit on, of 2 patients or slides, do not split"),
+        (None, {"validation_share": 0.0}, "eval.validation_share=0"),
+    ],
+    ids=["one patient", "a class a patient", "none wanted"],
+)
+def test_tiles_that_do_not_split_once_more_choose_no_checkpoint(place, patient, leaves, why):
+    train = listed(place, "train.csv", numbers=range(16), patient=patient)
+    tiles = evaluation(train, test=listed(place, "test.csv", numbers=range(16, 24)), **leaves)
+    assert [tiles.count(part) for part in ("fit", "validation", "test")] == [16, 0, 8]
+    assert tiles.no_best.startswith(why)
+    values = online.evaluate(tiles, colours, evaluators())
+    assert not [name for name in values if name.startswith("validation")] and "test/knn_balanced_accuracy" in values
+
+
+def test_every_part_gets_its_share_of_the_tiles(place):
+    tiles = evaluation(listed(place, "all.csv"), max_tiles=18)
+    assert [tiles.count(part) for part in ("fit", "validation", "test")] == [6, 3, 9]

@@ -5,6 +5,7 @@ import random
 import pytest
 
 from histojax.config import paper
+from histojax.evaluation.evaluators import Evaluator
 from histojax.training.monitor import Monitor, Thresholds
 
 K = 65536
@@ -55,7 +56,7 @@ def test_a_healthy_run_is_left_alone():
     m = monitor()
     assert verdicts(m, lambda step: {}, stop=4000) == []
     for i, score in enumerate((0.87, 0.88, 0.90, 0.89, 0.92, 0.915, 0.93)):
-        assert m.update_evaluation(1000 * i, {"knn_balanced_accuracy": score, "rankme": 140 - 8 * i}) is None
+        assert m.update_evaluation(1000 * i, {"validation/knn_balanced_accuracy": score, "rankme": 140 - 8 * i}) is None
 
 
 def test_a_rising_loss_while_the_teacher_temperature_warms_up_is_healthy():
@@ -182,7 +183,9 @@ def test_nothing_but_broken_numbers_counts_in_the_grace_steps():
 
 
 def scores(m, *values):
-    return [m.update_evaluation(1000 * i, {"knn_balanced_accuracy": value}) for i, value in enumerate(values)]
+    return [
+        m.update_evaluation(1000 * i, {"validation/knn_balanced_accuracy": value}) for i, value in enumerate(values)
+    ]
 
 
 def test_a_falling_score_warns_and_then_stops():
@@ -195,6 +198,22 @@ def test_a_falling_score_warns_and_then_stops():
 def test_a_score_that_comes_back_starts_the_count_again():
     found = scores(monitor(), 0.90, 0.86, 0.86, 0.89, 0.86, 0.86)
     assert [v and v.level for v in found] == [None, "warning", None, None, "warning", None]
+
+
+def test_the_test_part_is_not_looked_at():
+    m = monitor()
+    found = [
+        m.update_evaluation(i, {"test/knn_balanced_accuracy": value}) for i, value in enumerate((0.9, 0.1, 0.1, 0.1))
+    ]
+    assert found == [None] * 4
+
+
+def test_an_evaluator_of_one_s_own_is_watched_as_its_row_says():
+    rows = [Evaluator("own", dict, "own_score", "own", "Own", needs_labels=False, watch="best")]
+    m = monitor(rows=rows)
+    found = [m.update_evaluation(i, {"own_score": value, "rankme": 1 / (1 + i)}) for i, value in enumerate((0.9, 0.5))]
+    assert found[0] is None and found[1].kind == "own_fell"
+    assert found[1].cause == "own_score 0.500 is below the 0.900 of step 0"
 
 
 def test_rankme_against_its_start():
@@ -230,14 +249,14 @@ def test_a_resumed_monitor_says_the_same_and_remembers_the_same():
 
     straight = monitor()
     everything = verdicts(straight, trouble, stop=1200)
-    straight.update_evaluation(1200, {"rankme": 30.0, "knn_balanced_accuracy": 0.9})
+    straight.update_evaluation(1200, {"rankme": 30.0, "validation/knn_balanced_accuracy": 0.9})
     for cut in range(0, 1200, 70):
         first = monitor()
         found = verdicts(first, trouble, stop=cut)
         second = monitor()
         second.set_state(json.loads(json.dumps(first.get_state(), allow_nan=False)))
         found += verdicts(second, trouble, start=len(range(0, cut, 10)) * 10, stop=1200)
-        second.update_evaluation(1200, {"rankme": 30.0, "knn_balanced_accuracy": 0.9})
+        second.update_evaluation(1200, {"rankme": 30.0, "validation/knn_balanced_accuracy": 0.9})
         assert found == everything
         assert second.get_state() == straight.get_state()
     assert len(everything) >= 3
@@ -246,7 +265,7 @@ def test_a_resumed_monitor_says_the_same_and_remembers_the_same():
 def test_the_state_is_json_after_broken_rows_too():
     m = monitor()
     verdicts(m, lambda step: dict.fromkeys(healthy(0), math.nan), stop=400)
-    m.update_evaluation(400, {"rankme": math.nan, "knn_balanced_accuracy": math.nan})
+    m.update_evaluation(400, {"rankme": math.nan, "validation/knn_balanced_accuracy": math.nan})
     json.dumps(m.get_state(), allow_nan=False)
     m.set_state({})
     assert m.get_state()["counts"]["not_finite"] == 40
