@@ -1,86 +1,248 @@
-"""CSV lists of tiles, as the spreadsheets of any country write them: columns of files, classes and patients."""
+"""Tables of tiles, as spreadsheets and tools of any country write them: files, classes, patients, slides."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from absl import logging
 
 from histojax.common.errors import UserError
-from histojax.data.formats import SUFFIXES
+from histojax.data.columns import EXPECTED, Columns, find_columns, is_nothing, plain
+from histojax.data.find import TWICE, Found
+from histojax.data.formats import is_tile_name
+from histojax.data.layout import is_split
+from histojax.data.patients import patients_of
 
-FILE = ("file", "path", "filename", "file_name", "filepath", "file_path", "image", "image_path", "tile", "tile_path")
-LABEL = ("label", "class")
-GROUP = ("group", "patient", "patient_id", "slide", "slide_id")  # of several the first: a patient has many slides
-EXPECTED = "expected a header row (file,label,patient) and one row an image"
+Row = list[str]
 
 
 @dataclasses.dataclass(frozen=True)
 class TileList:
-    """The rows of a list: names of files, and the class and the patient or slide of each if a column says so."""
+    """The rows of a table: tiles, relative to `root`, and what its columns say of each."""
 
-    names: list[str]
+    root: Path
+    found: Found
     labels: list[str] | None
     groups: list[str] | None
+    group_kind: str  # patient, slide, sample, or group: a column of that title
+    notes: list[str]
 
 
 def read_list(path: Path) -> TileList:
-    """The list in a UTF-8 file with a header row, separated by commas, semicolons or tabs.
+    """The table in a text file with a header row, separated by commas, semicolons, tabs or bars.
 
-    Columns are found by their names (FILE, LABEL, GROUP, in any case and order); without a name of FILE the first
-    column is the file. What is not read is named in the log. A name with backslashes that does not exist as it is
-    gets slashes. Raises UserError when the header or a row is not like that.
+    Columns are found by their titles, see `columns`; what is not read is named in the log. Files are relative to the
+    table's folder or, if none is there and some are here, to the current one. Raises UserError, with the line, for a
+    row that is not like the header, for a tile with two classes, and if none of the files exists.
     """
-    titles, rows = _read(path)
-    header = [title.lower().replace(" ", "_").replace("-", "_") for title in titles]
-    file, label, group = (_position(header, names) for names in (FILE, LABEL, GROUP))
-    if file is None and 0 not in (label, group):
-        file = 0
-    if file is None:
-        raise UserError(f"{path}: none of the columns {', '.join(titles)} is named file; {EXPECTED}")
-    for number, row in enumerate(rows, 2):
-        if len(row) != len(header) or not row[file]:
-            raise UserError(f"{path}: row {number} has {len(row)} fields {row[:3]}, the header has {len(header)}")
-    _say_ignored(path, titles, (file, label, group))
-    names = [_with_slashes(path.parent, row[file]) for row in rows]
-    labels, groups = (None if i is None else [row[i] for row in rows] for i in (label, group))
-    return TileList(names, labels, groups)
+    titles, numbered = _read(path)
+    lines, rows = [number for number, _ in numbered], [row for _, row in numbered]
+    columns = find_columns(path, titles, rows)
+    _say_ignored(path, titles, rows, columns)
+    notes: list[str] = []
+    for line, row in numbered:
+        if not row[columns.file]:
+            raise UserError(f"{path}: line {line} names no file ({','.join(row[:3])})")
+        if "://" in row[columns.file]:
+            raise UserError(f"{path}: line {line} names {row[columns.file]}: download the tiles first")
+    labels = _values(rows, columns.label, "label", notes)
+    root, names, sizes = _locate(path, [row[columns.file] for row in rows], notes)
+    keep, found = _each_once(path, lines, names, sizes, labels)
+    rows, labels = [rows[i] for i in keep], labels and [labels[i] for i in keep]
+    groups, kind = _groups(rows, columns, notes)
+    if groups is None and (patients := patients_of(found.names)):
+        groups, kind = patients, "patient"
+    if columns.split is not None and any(is_split(row[columns.split]) for row in rows):
+        parts = sorted({row[columns.split] for row in rows})
+        notes.append(
+            f"its column {titles[columns.split]} ({', '.join(parts[:4])}) is not used, the parts are read together: "
+            "write a table for each to keep them apart"
+        )
+    return TileList(root, found, labels, groups, kind, notes)
 
 
-def _read(path: Path) -> tuple[list[str], list[list[str]]]:
-    """(titles, rows), without blank rows."""
+def _read(path: Path) -> tuple[Row, list[tuple[int, Row]]]:
+    """(titles, [(line, row)]), without blank rows; every row as long as the titles."""
+    lines = list(io.StringIO(_text(path), newline=""))
+    start, separator = 0, ""
+    while start < len(lines) and not separator:
+        line = lines[start].strip()
+        if named := re.fullmatch(r'"?sep=(.)"?', line, re.IGNORECASE):  # Excel's own first line
+            start, separator = start + 1, named[1]
+        elif not line.strip(",;\t|") or (line.startswith("#") and not any(s in line for s in ",;\t|")):
+            start += 1  # blank, or a remark
+        else:
+            separator = max(",;\t|", key=line.count)
+    reader = csv.reader(lines[start:], delimiter=separator or ",")
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:  # a spreadsheet's byte order mark is not a name
-            first = next((line for line in file if line.strip()), "")
-            file.seek(0)
-            reader = csv.reader(file, delimiter=max(",;\t", key=first.count))
-            rows = [[field.strip() for field in row] for row in reader if any(row)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not a CSV file in UTF-8 ({error})") from None
+        rows = [(start + reader.line_num, [field.strip() for field in row]) for row in reader]
+    except csv.Error as error:
+        raise UserError(f"{path}: line {start + reader.line_num} is not CSV ({error})") from None
+    rows = [(line, row) for line, row in rows if any(row)]
     if len(rows) < 2:
         raise UserError(f"{path}: no records; {EXPECTED}")
-    if any(title.lower().endswith(SUFFIXES) for title in rows[0]):
-        raise UserError(f"{path}: the first row is {','.join(rows[0])}; {EXPECTED}")
-    return rows[0], rows[1:]
+    (_, titles), *rows = rows
+    titles[0] = titles[0].lstrip("#").strip()
+    while not titles[-1]:
+        titles.pop()
+    if any(is_tile_name(title) for title in titles):
+        raise UserError(f"{path}: the first row is {','.join(titles)}; {EXPECTED}")
+    return titles, [(line, _fitted(path, line, row, len(titles))) for line, row in rows]
 
 
-def _position(header: Sequence[str], names: Sequence[str]) -> int | None:
-    return next((header.index(name) for name in names if name in header), None)
+def _fitted(path: Path, line: int, row: Row, length: int) -> Row:
+    """The row without empty fields behind the header's; raises UserError if it is not as long then."""
+    while len(row) > length and not row[-1]:
+        row = row[:-1]
+    if len(row) != length:
+        raise UserError(f"{path}: line {line} has {len(row)} fields ({', '.join(row[:3])}), the header has {length}")
+    return row
 
 
-def _say_ignored(path: Path, titles: Sequence[str], read: tuple[int | None, ...]) -> None:
-    ignored = [title for i, title in enumerate(titles) if i not in read and title]
+def _text(path: Path) -> str:
+    """A text file in UTF-8, UTF-16 or, said in the log, the code page of Windows; line ends as they are."""
+    with open(path, "rb") as file:
+        data = file.read()
+    wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+    if not wide and data[:64].count(0) >= len(data[:64]) // 3 > 0:
+        return _decoded(path, data, "utf-16-le" if data[1:2] == b"\0" else "utf-16-be")
+    try:
+        return data.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError:
+        logging.warning("%s: not UTF-8, read as Windows-1252; save it as UTF-8 if names look wrong", path)
+        return _decoded(path, data, "cp1252")
+
+
+def _decoded(path: Path, data: bytes, encoding: str) -> str:
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a CSV file in UTF-8 ({error})") from None
+
+
+def _say_ignored(path: Path, titles: Row, rows: Sequence[Row], columns: Columns) -> None:
+    read = columns.read()
+    used = {read.get("file"), read.get("label"), *(i for role, i in read.items() if role in ("patient", "slide"))}
+    used |= {read.get("sample"), read.get("group")} if not {"patient", "slide"} & set(read) else set()
+    ignored = [t for i, t in enumerate(titles) if i not in used and t and not _is_index(t, [row[i] for row in rows])]
     if ignored:
-        roles = zip(("file", "label", "group"), read)
-        known = ", ".join(f"{titles[i]} as {role}" for role, i in roles if i is not None)
+        known = ", ".join(f"{titles[i]} as {role}" for role, i in read.items() if i in used)
         logging.warning("%s: columns ignored: %s (read: %s)", path, ", ".join(ignored), known)
+
+
+def _is_index(title: str, cells: Sequence[str]) -> bool:
+    """Whether a column is the row numbers that pandas writes."""
+    return bool(re.fullmatch(r"(unnamed\d+|index|)", plain(title))) and all(cell.isdigit() for cell in cells)
+
+
+def _values(rows: Sequence[Row], column: int | None, role: str, notes: list[str]) -> list[str] | None:
+    """The cells of a column, "" where they say nothing; 1.0 is 1, as pandas writes it where a value is missing."""
+    if column is None:
+        return None
+    cells = ["" if is_nothing(row[column]) else row[column] for row in rows]
+    words = sorted({row[column] for row, cell in zip(rows, cells) if row[column] and not cell})
+    if words:
+        count = sum(bool(row[column]) and not cell for row, cell in zip(rows, cells))
+        notes.append(f"{count} tiles have no {role} ({', '.join(words)})")
+    if all(re.fullmatch(r"-?\d+\.0+", cell) for cell in cells if cell):
+        cells = [cell.partition(".")[0] for cell in cells]
+    kinds = len(set(cells) - {""})
+    if role == "label" and kinds > 20 and kinds > len(rows) / 2:
+        notes.append(f"{kinds} different labels on {len(rows)} tiles: are they classes?")
+    return cells
+
+
+def _groups(rows: Sequence[Row], columns: Columns, notes: list[str]) -> tuple[list[str] | None, str]:
+    """(patient or slide of each row, what they are): the largest unit that the table knows."""
+    slides = _values(rows, columns.slide, "slide", [])
+    patients = _values(rows, columns.patient, "patient", notes)
+    if patients is not None and any(patients):
+        patients = patients_of(patients) or patients  # a sample's barcode begins with its patient's
+        return _by_slide(patients, slides, notes), "patient"
+    for kind, values in (
+        ("group", _values(rows, columns.group, "group", notes)),
+        ("sample", _values(rows, columns.sample, "sample", notes)),
+        ("slide", slides),
+    ):
+        if values is not None and any(values):
+            known = patients_of(values)
+            return (known, "patient") if known else (values, kind)
+    return None, ""
+
+
+def _by_slide(patients: list[str], slides: list[str] | None, notes: list[str]) -> list[str]:
+    """The patients, those that are missing looked up by their slide; says where a slide has two."""
+    if slides is None:
+        return patients
+    owners: dict[str, set[str]] = {}
+    for slide, patient in zip(slides, patients):
+        if slide and patient:
+            owners.setdefault(slide, set()).add(patient)
+    for slide, known in owners.items():
+        if len(known) > 1:
+            notes.append(f"the slide {slide} has {len(known)} patients: {', '.join(sorted(known)[:3])}")
+            break
+    return [p or (min(owners[s]) if s in owners else s) for p, s in zip(patients, slides)]
+
+
+def _locate(path: Path, names: list[str], notes: list[str]) -> tuple[Path, list[str], list[int]]:
+    """(folder that the names are relative to, names, sizes, -1 where missing); raises UserError if all are missing."""
+    places = [path.parent] + ([Path.cwd()] if Path.cwd() != path.parent.resolve() else [])
+    for root in places:
+        here = [_with_slashes(root, os.path.expanduser(name)) for name in names]
+        sizes = [_size(root / name) for name in here]
+        if max(sizes) >= 0:
+            if root != path.parent:
+                notes.append(f"its files are not beside it but in the current folder, {root}: taken from there")
+            return root, here, sizes
+    raise UserError(
+        f"{path}: none of its {len(names)} files exists, the first: {names[0]} (looked for in "
+        f"{' and '.join(map(str, places))}); names are relative to the table's folder{_hint(path.parent, names[0])}"
+    )
+
+
+def _hint(folder: Path, name: str) -> str:
+    """What a missing file could be called, "" if nothing like it is there."""
+    stem = Path(name.replace("\\", "/"))
+    near = sorted(str(p.relative_to(folder)) for place in {stem, Path(stem.name)} for p in folder.glob(f"{place}.*"))
+    return f". There is {near[0]}: write names with their suffix" if near and not stem.is_absolute() else ""
+
+
+def _size(path: Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except (OSError, ValueError):
+        return -1
 
 
 def _with_slashes(folder: Path, name: str) -> str:
     if "\\" not in name or os.path.exists(os.path.join(folder, name)):
         return name
     return name.replace("\\", "/")
+
+
+def _each_once(
+    path: Path, lines: Sequence[int], names: Sequence[str], sizes: Sequence[int], labels: Sequence[str] | None
+) -> tuple[list[int], Found]:
+    """(rows that are kept, their tiles): each file once; raises UserError for one with two classes."""
+    found, keep = Found(), []
+    first: dict[str, int] = {}
+    for i, name in enumerate(names):
+        j = first.setdefault(name, i)
+        if j == i:
+            keep.append(i)
+            continue
+        if labels and labels[i] != labels[j]:
+            raise UserError(
+                f"{path}: lines {lines[j]} and {lines[i]} give {name} two labels, {labels[j] or 'none'} and "
+                f"{labels[i] or 'none'}: keep one"
+            )
+        found.leave_out(name, TWICE)
+    found.names, found.sizes = [names[i] for i in keep], [sizes[i] for i in keep]
+    return keep, found

@@ -5,31 +5,28 @@ from __future__ import annotations
 import os
 import threading
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from histojax.common.errors import UserError
 from histojax.data.csv_list import read_list
 from histojax.data.decode import read_checked
-from histojax.data.formats import SUFFIXES
-from histojax.data.records import EncodedTiles
+from histojax.data.find import Found, find_in_folder, find_in_zip
+from histojax.data.layout import read_layout
+from histojax.data.records import EncodedTiles, Facts, Files
 
 
 class _Disk:
     """Plain files."""
 
-    def __init__(self, paths: Sequence[str]):
-        self.paths = paths
+    def __init__(self, root: str, names: Sequence[str], sizes: Sequence[int]):
+        self.root, self.names, self.sizes = root, names, sizes
 
     def load(self, index: int) -> bytes:
-        with open(self.paths[index], "rb") as file:
+        with open(os.path.join(self.root, self.names[index]), "rb") as file:
             return read_checked(file, os.fstat(file.fileno()).st_size)
 
     def size(self, index: int) -> int:
-        try:
-            return os.stat(self.paths[index]).st_size
-        except OSError:
-            return -1
+        return self.sizes[index]
 
 
 class _Zip:
@@ -59,83 +56,30 @@ class _Zip:
 
 
 def open_folder(path: Path) -> EncodedTiles:
-    """Images of a folder, sub-folders included; two or more direct sub-folders are the classes.
-
-    A single sub-folder says nothing: it is entered, and where it has no sub-folders the tiles are unlabelled. An image
-    beside the class folders has no label: it is trained on and not evaluated. Raises UserError if there is no image,
-    or a folder that cannot be read.
-    """
-    names = sorted(name for name in _walk(path) if _is_image(name))
-    if not names:
-        raise UserError(f"{path}: no image in this folder or below; files ending in {', '.join(SUFFIXES)} are read")
-    return EncodedTiles(str(path), names, _Disk([os.path.join(path, n) for n in names]), _class_names(names))
+    """Images of a folder, sub-folders included, labelled by them as `layout` says; raises UserError without one."""
+    return _by_folders(path, find_in_folder(path), lambda found: _Disk(str(path), found.names, found.sizes))
 
 
 def open_zip(path: Path) -> EncodedTiles:
     """Images of a zip archive, labelled by its folders as in `open_folder`. Raises UserError if broken or empty."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            found = sorted((m.filename, m.file_size) for m in archive.infolist() if _is_image(m.filename))
-    except (zipfile.BadZipFile, OSError) as error:
-        raise UserError(f"{path}: not a readable zip archive ({error})") from None
-    if not found:
-        raise UserError(f"{path}: no image in this zip; members ending in {', '.join(SUFFIXES)} are read")
-    names = [name for name, _ in found]
-    return EncodedTiles(str(path), names, _Zip(str(path), names, [size for _, size in found]), _class_names(names))
+    found = find_in_zip(path)
+    members = [found.members[name] for name in found.names]
+    return _by_folders(path, found, lambda found: _Zip(str(path), members, found.sizes))
 
 
 def open_csv(path: Path) -> EncodedTiles:
-    """Images listed in a CSV file with a header row: file, and perhaps label and patient; see csv_list.read_list.
+    """Images listed in a table with a header row: file, and perhaps label and patient; see csv_list.read_list.
 
-    Files are relative to the CSV's folder. One that does not exist is a bad tile, found when it is read.
+    One that does not exist is a bad tile, found when it is read.
     """
-    found = read_list(path)
-    files = _Disk([os.path.join(path.parent, name) for name in found.names])
-    return EncodedTiles(str(path.parent), found.names, files, found.labels, found.groups)
+    table = read_list(path)
+    found = table.found
+    facts = Facts(found.summary(), tuple(f"{path}: {note}" for note in table.notes), table.group_kind)
+    files = _Disk(str(table.root), found.names, found.sizes)
+    return EncodedTiles(str(table.root), found.names, files, table.labels, table.groups, facts=facts)
 
 
-def _walk(folder: Path) -> Iterator[str]:
-    """Relative paths with / of all files. A link to a folder is followed directly below `folder`, not deeper."""
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if not entry.is_dir():
-                    yield entry.name
-                elif not _is_hidden(entry.name):
-                    yield from _walk_deeper(entry.path, folder)
-    except OSError as error:
-        raise UserError(
-            f"{error.filename or folder}: this folder cannot be read ({error.strerror}): correct its permissions "
-            "(chmod u+rx) or move it away"
-        ) from None
-
-
-def _walk_deeper(start: str, folder: Path) -> Iterator[str]:
-    for parent, folders, files in os.walk(start, onerror=_fail):
-        folders[:] = [name for name in folders if not _is_hidden(name)]
-        inside = os.path.relpath(parent, folder).replace(os.sep, "/")
-        yield from (f"{inside}/{name}" for name in files)
-
-
-def _fail(error: OSError) -> None:
-    raise error
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not any(_is_hidden(part) for part in name.split("/"))
-
-
-def _is_hidden(part: str) -> bool:
-    return part.startswith(".") or part in ("__MACOSX", "lost+found")
-
-
-def _class_names(names: Sequence[str]) -> list[str]:
-    """First folder of each name; "" for an image beside the class folders, and for all if there are not two classes.
-
-    A folder around all other folders is no class: it is skipped, with the images that lie directly in it.
-    """
-    folders = [name.split("/")[:-1] for name in names]
-    while len({f[0] for f in folders if f}) == 1 and any(len(f) > 1 for f in folders):
-        folders = [f[1:] for f in folders]
-    found = [f[0] if f else "" for f in folders]
-    return found if len(set(found) - {""}) > 1 else [""] * len(found)
+def _by_folders(path: Path, found: Found, files: Callable[[Found], Files]) -> EncodedTiles:
+    layout = read_layout(found.names)
+    facts = Facts(found.summary(), tuple(f"{path}: {note}" for note in layout.notes), layout.kind)
+    return EncodedTiles(str(path), found.names, files(found), layout.classes, layout.groups, facts=facts)

@@ -6,6 +6,7 @@ import hashlib
 import os
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
@@ -16,6 +17,15 @@ from histojax.data.decode import BadTile, decode_tile
 from histojax.data.depth import Unreadable
 
 UNLABELLED = -1
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What has to be said about a source: what was found and left out, what was assumed, what its groups are."""
+
+    found: str = ""  # e.g. 32 tiles (24 .bmp, 8 .png); left out: 1 (1 empty)
+    notes: tuple[str, ...] = ()  # warnings, each a line that names the source
+    group_kind: str = ""  # of `groups`: patient, slide, sample, group (a column of that title); "" without groups
 
 
 class Source(Protocol):
@@ -32,6 +42,10 @@ class Source(Protocol):
     @property
     def groups(self) -> np.ndarray | None:
         """(n,) str, "" where unknown; None when no tile has one."""
+
+    @property
+    def facts(self) -> Facts:
+        """What to say about it."""
 
     def __len__(self) -> int: ...
 
@@ -66,12 +80,14 @@ class EncodedTiles:
         class_names: Sequence[str] | None = None,
         groups: Sequence[str] | None = None,
         coords: np.ndarray | None = None,
+        facts: Facts = Facts(),  # noqa: B008: frozen
     ):
         self.root = root
         self.names = names
         self.files = files
         self.classes, self.labels = label_table(class_names or [""] * len(names))
         self.groups = np.asarray(groups, str) if groups is not None and any(groups) else None
+        self.facts = facts
         self.coords = coords  # (n, 2) int64 x, y in level-0 pixels, or None
 
     def __len__(self) -> int:
@@ -117,6 +133,7 @@ class Joined:
         self.classes = tuple(sorted(set().union(*(s.classes for s in self.sources))))
         self.labels = np.concatenate([_relabelled(s, self.classes) for s in self.sources])
         self.groups = _joined_groups(self.sources)
+        self.facts = _joined_facts(self.sources)
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -210,3 +227,11 @@ def _joined_groups(sources: Sequence[Source]) -> np.ndarray | None:
     if all(s.groups is None for s in sources):
         return None
     return np.concatenate([np.full(len(s), "") if s.groups is None else s.groups for s in sources])
+
+
+def _joined_facts(sources: Sequence[Source]) -> Facts:
+    """Facts of all; groups are called by the smallest unit among them."""
+    kinds = {s.facts.group_kind for s in sources if s.groups is not None}
+    kind = next((k for k in ("slide", "sample", "group", "patient") if k in kinds), "")
+    found = "; ".join(f"{s.facts.found}" for s in sources if s.facts.found)
+    return Facts(found, tuple(dict.fromkeys(note for s in sources for note in s.facts.notes)), kind)

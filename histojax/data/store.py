@@ -28,7 +28,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from histojax.common.errors import UserError
 from histojax.common.files import replacing, write_atomic
 from histojax.data.decode import BadTile, decode_tile, encode_png
-from histojax.data.records import UNLABELLED, EncodedTiles, Joined, Source
+from histojax.data.records import UNLABELLED, EncodedTiles, Facts, Joined, Source
 
 FORMAT = 1
 OPTIONS = "group_size:1,uncompressed"  # random access to one tile; JPEG and PNG do not compress further
@@ -83,6 +83,7 @@ def open_store(path: Path) -> EncodedTiles:
         if not (path / shard).exists():
             raise UserError(f"{path / shard}: this shard is named by index.csv but missing; copy the store again")
     groups = [row["group"] for row in rows]
+    kind = _read_plan(path).get("groups", "group") if any(groups) else "slide"
     return EncodedTiles(
         str(path),
         [row["name"] for row in rows],
@@ -90,7 +91,14 @@ def open_store(path: Path) -> EncodedTiles:
         [row["label"] for row in rows],
         groups if any(groups) else [row["slide"] for row in rows],
         np.array([(int(row["x"]), int(row["y"])) for row in rows], np.int64),
+        Facts(f"{len(rows)} tiles of a store", (), kind),
     )
+
+
+def _read_plan(path: Path) -> dict[str, Any]:
+    """What store.json says, {} without one."""
+    plan = path / "store.json"
+    return json.loads(plan.read_text()) if plan.exists() else {}
 
 
 def write_store(source: Source, out_dir: str | Path, shard_size: int = 4096, threads: int = 4) -> Written:
@@ -102,6 +110,7 @@ def write_store(source: Source, out_dir: str | Path, shard_size: int = 4096, thr
     """
     out = Path(out_dir)
     plan = {"format": FORMAT, "source": source.fingerprint(), "tiles": len(source), "shard_size": shard_size}
+    plan["groups"] = source.facts.group_kind
     start_store(out, plan)
     if (out / "index.csv").exists():
         return finish_store(out)

@@ -31,6 +31,7 @@ from histojax.data.brushes import (
     open_gaps,
     smooth,
 )
+from histojax.data.records import Facts
 
 FIELD_UM = 112.0  # side of a tile; more pixels show the same field finer
 VERSION = 1  # raise it when a tile changes: it is part of the fingerprint
@@ -56,6 +57,7 @@ class SyntheticTissue:
         number = np.arange(n)
         self.labels = (number % len(wanted)).astype(np.int32)
         self._patient = (number // len(wanted)) % patients
+        self.facts = Facts(group_kind="patient")
         self.groups = np.char.add("synthetic-patient-", self._patient.astype(str))
 
     def __len__(self) -> int:

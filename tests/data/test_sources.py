@@ -145,7 +145,7 @@ def test_csv_with_label_and_patient(tmp_path):
         ("a.png,x\nb.png,y\n", "header row"),
         ("file,label\n", "no records"),
         ("", "no records"),
-        ("file,label\na.png\n", "row 2 has 1 fields"),
+        ("file,label\na.png\n", "line 2 has 1 fields"),
     ],
 )
 def test_csv_mistakes_are_user_errors(tmp_path, text, message):
