@@ -264,7 +264,7 @@ def test_an_exported_teacher_is_a_start_and_a_few_bad_tiles_are_survived(straigh
         Image.fromarray(source.read(i)).save(tiles / f"{i:02d}.jpg")
     whole = (tiles / "07.jpg").read_bytes()
     (tiles / "07.jpg").write_bytes(whole[: len(whole) // 3])
-    (tiles / os.fsdecode(b"bad\xff.png")).write_bytes(b"")  # a name that is no UTF-8
+    (tiles / os.fsdecode(b"bad\xff.png")).write_bytes(b"broken")  # a name that is no UTF-8
     done = finish(
         environment,
         tmp_path / "run",
@@ -443,7 +443,7 @@ def test_evaluation_tiles_that_are_not_there_are_refused_before_anything_is_made
         *(f"--config.eval.{name}={path}" for name, path in sets.items()),
     )
     assert code == 2
-    assert f"eval.{setting}={gone}: 24 of 24 evaluation tiles are unreadable" in line
+    assert f"eval.{setting}={gone}: none of its 24 files exists, the first: gone/0.png" in line
     assert not (tmp_path / "run").exists()
 
 

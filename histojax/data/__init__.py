@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from histojax.data.bad_tiles import BadTileLog, sample_check, unreadable
     from histojax.data.decode import BadTile
     from histojax.data.pipeline import TrainIterator, ensure_absl_flags_parsed, eval_batches, train_iterator
-    from histojax.data.records import Source, split_labelled
+    from histojax.data.records import Source, split_in_words, split_labelled
     from histojax.data.sources import open_source
     from histojax.data.store import write_store
     from histojax.data.synthetic import SyntheticTissue
@@ -29,6 +29,7 @@ _HOME = {
     "eval_batches": "pipeline",
     "open_source": "sources",
     "sample_check": "bad_tiles",
+    "split_in_words": "records",
     "split_labelled": "records",
     "train_iterator": "pipeline",
     "unreadable": "bad_tiles",
@@ -45,6 +46,7 @@ __all__ = [
     "eval_batches",
     "open_source",
     "sample_check",
+    "split_in_words",
     "split_labelled",
     "train_iterator",
     "unreadable",

@@ -15,7 +15,7 @@ from absl import logging
 from histojax.common.errors import UserError
 from histojax.data.columns import EXPECTED, Columns, find_columns, is_nothing, plain
 from histojax.data.find import TWICE, Found
-from histojax.data.formats import is_tile_name
+from histojax.data.formats import OTHER_OF, is_tile_name, suffix_of
 from histojax.data.layout import is_split
 from histojax.data.patients import patients_of
 
@@ -208,7 +208,9 @@ def _locate(path: Path, names: list[str], notes: list[str]) -> tuple[Path, list[
 
 
 def _hint(folder: Path, name: str) -> str:
-    """What a missing file could be called, "" if nothing like it is there."""
+    """Where a missing file could be, "" if nothing like it is there."""
+    if archives := sorted(path.name for path in folder.glob("*.zip")):
+        return f". There is {archives[0]} beside it: unpack it"
     stem = Path(name.replace("\\", "/"))
     near = sorted(str(p.relative_to(folder)) for place in {stem, Path(stem.name)} for p in folder.glob(f"{place}.*"))
     return f". There is {near[0]}: write names with their suffix" if near and not stem.is_absolute() else ""
@@ -234,6 +236,9 @@ def _each_once(
     found, keep = Found(), []
     first: dict[str, int] = {}
     for i, name in enumerate(names):
+        if suffix_of(name) in OTHER_OF:
+            found.leave_out(name)
+            continue
         j = first.setdefault(name, i)
         if j == i:
             keep.append(i)

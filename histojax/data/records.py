@@ -29,7 +29,10 @@ class Facts:
 
 
 class Source(Protocol):
-    """Tiles by number. `labels` index `classes`, -1 is unlabelled; `groups` names each tile's patient or slide."""
+    """Tiles by number. `labels` index `classes`, -1 is unlabelled; `groups` names each tile's patient or slide.
+
+    `facts.group_kind` says which of the two.
+    """
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -187,6 +190,16 @@ def split_labelled(source: Source, test_share: float, seed: int) -> tuple[np.nda
         what = "tiles" if source.groups is None else "patients"
         raise UserError(f"{len(labelled)} labelled tiles do not split into two sets of {what}: name a test set")
     return labelled[~is_test], labelled[is_test]
+
+
+def split_in_words(source: Source) -> str:
+    """How `split_labelled` parts a source: "split by patient" only if every labelled tile has one."""
+    kind = source.facts.group_kind
+    if source.groups is None or not any(source.groups[source.labels != UNLABELLED]):
+        return "split by class (no patients known: tiles of one slide may be in two parts)"
+    without = int((source.groups[source.labels != UNLABELLED] == "").sum())
+    words = f"split by {kind or 'group'}" + (f" where known ({without} tiles have none)" if without else "")
+    return words if kind in ("patient", "group") else f"{words} (patients unknown: one may be in two parts)"
 
 
 def _stratified(labels: np.ndarray, test_share: float, rng: np.random.Generator) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from histojax.common.errors import UserError
-from histojax.data import split_labelled
+from histojax.data import split_in_words, split_labelled
 from histojax.data.bad_tiles import examples
 from histojax.evaluation.evaluators import FIT, PARTS, TEST, VALIDATION
 
@@ -74,9 +74,7 @@ def part_tiles(config: ConfigDict, data: TileSet, other: TileSet | None) -> Part
             no_best = "eval.validation_share=0"
     except UserError:
         no_best = _why_not(fit)
-    how = "split by class (no patients known: tiles of one slide may be in two parts)"
-    if labelled.groups is not None:
-        how = "split by patient or slide"
+    how = split_in_words(labelled.source)
     if other is not None:
         how = f"test is {other.setting}" + (f", the rest {how}" if VALIDATION in parts else "")
     return Parting(_at_most(config, {name: parts[name] for name in PARTS if name in parts}), how, no_best)
@@ -160,5 +158,5 @@ def _at_most(config: ConfigDict, parts: dict[str, TileSet]) -> dict[str, TileSet
 
 
 def _why_not(fit: TileSet) -> str:
-    groups = "" if fit.groups is None else f", of {count_groups(fit.groups)} patients or slides,"
+    groups = "" if fit.groups is None else f", of {count_groups(fit.groups)} {fit.source.facts.group_kind or 'group'}s,"
     return f"the {len(fit.chosen)} tiles to fit on{groups} do not split into two parts of two classes each"

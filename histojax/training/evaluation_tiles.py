@@ -29,7 +29,7 @@ from histojax.training.evaluation_split import (
 
 def open_training(config: ConfigDict) -> Any:
     """The source of the training tiles; raises UserError when it is missing, empty or mostly unreadable."""
-    source = _open(config, config.data.train)
+    source = _open(config, "data.train", config.data.train)
     sample_check(source)
     return source
 
@@ -42,7 +42,7 @@ def open_evaluation(config: ConfigDict, train_source: Any) -> online.EvalTiles:
     there that do not split. Labels of the training tiles that do not split are a warning: there they are optional.
     """
     e = config.eval
-    source = _open(config, e.data, seed=1) if e.data else train_source
+    source = _open(config, "eval.data", e.data, seed=1) if e.data else train_source
     data = TileSet(f"eval.data={e.data}" if e.data else f"data.train={config.data.train}", source, np.arange(0))
     found = np.unique(source.labels[source.labels >= 0])
     if len(found) < 2:
@@ -54,7 +54,9 @@ def open_evaluation(config: ConfigDict, train_source: Any) -> online.EvalTiles:
             )
         return _unlabelled(config, data, why)
     try:
-        other = TileSet(f"eval.test={e.test}", _open(config, e.test, seed=2), np.arange(0)) if e.test else None
+        other = (
+            TileSet(f"eval.test={e.test}", _open(config, "eval.test", e.test, seed=2), np.arange(0)) if e.test else None
+        )
         parting = part_tiles(config, data, other)
         parts = dict(zip(parting.parts, _readable(config, *parting.parts.values())))
         parting = with_usable_validation(dataclasses.replace(parting, parts=parts))
@@ -124,9 +126,19 @@ def _labels(part: TileSet, classes: tuple[str, ...]) -> np.ndarray:
     return np.array([number[name] for name in part.source.classes], np.int32)[part.labels]
 
 
-def _open(config: ConfigDict, spec: str, seed: int = 0) -> Any:
-    """The source; synthetic tissue is drawn at the size that is trained on, other patients for another `seed`."""
-    return open_source(spec, tile_px=config.data.tile_px, seed=seed)
+def _open(config: ConfigDict, setting: str, spec: str, seed: int = 0) -> Any:
+    """The source that a setting names; what had to be assumed about it is a warning.
+
+    Synthetic tissue is drawn at the size that is trained on, other patients for another `seed`. Raises UserError that
+    names the setting.
+    """
+    try:
+        source = open_source(spec, tile_px=config.data.tile_px, seed=seed)
+    except UserError as error:
+        raise UserError(f"{setting}={spec}: {str(error).removeprefix(f'{spec}: ')}") from None
+    if jax.process_index() == 0:
+        cli.warn("histojax train", [f"{setting}: {note}" for note in source.facts.notes])
+    return source
 
 
 def _reader(config: ConfigDict, *parts: TileSet) -> Callable[[], Iterator[online.Batch]]:

@@ -25,7 +25,8 @@ def plan(config: ConfigDict, recipe: Recipe, source: Any, tiles: online.EvalTile
     shapes = jax.eval_shape(recipe.start, parameter_shapes(recipe))
     sizes = {name: parameter_count(tree) for name, tree in shapes.student.items()}
     heads = ", ".join(f"{name} {count / 1e6:.1f}M" for name, count in sizes.items() if name != "backbone")
-    groups = "" if source.groups is None else f", {len(np.unique(source.groups))} patients or slides"
+    kind = f"{source.facts.group_kind or 'group'}s"
+    groups = "" if source.groups is None else f", {len(np.unique(source.groups))} {kind}"
     devices, v, c, steps = jax.devices(), recipe.vit, config.crops, last_step(config)
     passes = steps * config.batch_size / len(source)
     rows = {
@@ -33,6 +34,7 @@ def plan(config: ConfigDict, recipe: Recipe, source: Any, tiles: online.EvalTile
         "start": start.report,
         "licence": _terms(start),
         "tiles": f"{config.data.train}: {len(source)} tiles, {_classes(source)}{groups}",
+        "found": source.facts.found,
         "crops": f"2 x {c.global_px} px + {c.local_crops} x {c.local_px} px from {config.data.tile_px} px",
         "steps": f"{steps} of {config.batch_size} images ({passes:.1f} passes), schedules over "
         f"{config.epochs * config.epoch_steps}",

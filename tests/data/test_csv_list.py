@@ -180,6 +180,9 @@ def test_files_are_beside_the_table_or_here(place, monkeypatch):
         open_source(write(lists, ("file", "label"), rows))
     with pytest.raises(UserError, match=r"There is images/tile_000\.png: write names with their suffix"):
         open_source(write(place, ("file", "label"), [("images/tile_000", "x")]))
+    (lists / "tiles.zip").write_bytes(b"")
+    with pytest.raises(UserError, match=r"There is tiles\.zip beside it: unpack it"):
+        open_source(write(lists, ("file", "label"), rows))
 
 
 WRONG = {

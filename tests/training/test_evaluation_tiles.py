@@ -53,7 +53,9 @@ def test_a_set_with_many_unreadable_tiles_is_refused(place, setting):
     good, bad = listed(place, "good.csv"), listed(place, "bad.csv", wrong=range(18))
     with pytest.raises(UserError, match=rf"eval.{setting}=.*bad.csv: 18 of 24 evaluation tiles are unreadable \(75.0%"):
         evaluation(good, **{setting: bad})
-    with pytest.raises(UserError, match=r"24 of 24 .*gone\d\d.png \(the file does not exist\).*data.max_bad_share"):
+    with pytest.raises(
+        UserError, match=rf"eval.{setting}=.*none.csv: none of its 24 files exists, the first: gone00.png"
+    ):
         evaluation(good, **{setting: listed(place, "none.csv", wrong=range(24))})
 
 
@@ -135,7 +137,7 @@ def test_fit_validation_and_test_share_no_patient(place):
     tiles = evaluation(listed(place, "all.csv", patient=lambda number: f"P{number // 4}"))
     parts = [groups_of(tiles, part) for part in ("fit", "validation", "test")]
     assert [len(part) for part in parts] == [2, 1, 3] and len(set.union(*parts)) == 6
-    assert tiles.how == "split by patient or slide" and not tiles.no_best
+    assert tiles.how == "split by patient" and not tiles.no_best
     assert parts_in_words(tiles) == (
         "fit 8 tiles of 2 groups, validation 4 tiles of 1 group, test 12 tiles of 3 groups"
     )
@@ -148,14 +150,14 @@ def test_validation_is_taken_from_the_tiles_to_fit_on_and_test_is_left_whole(pla
     assert [tiles.count(part) for part in ("fit", "validation", "test")] == [12, 4, 8]
     assert not groups_of(tiles, "fit") & groups_of(tiles, "validation") and groups_of(tiles, "test") == {""}
     assert numbers_of(tiles)[16:] == list(range(8))  # of the test list: all of it, in its order
-    assert tiles.how == f"test is eval.test={test}, the rest split by patient or slide"
+    assert tiles.how == f"test is eval.test={test}, the rest split by patient"
 
 
 @pytest.mark.parametrize(
     ("patient", "leaves", "why"),
     [
-        (lambda number: "P1", {}, "the 16 tiles to fit on, of 1 patients or slides, do not split"),
-        (lambda number: f"P{number % 2}", {}, "the 16 tiles to fit on, of 2 patients or slides, do not split"),
+        (lambda number: "P1", {}, "the 16 tiles to fit on, of 1 patients, do not split"),
+        (lambda number: f"P{number % 2}", {}, "the 16 tiles to fit on, of 2 patients, do not split"),
         (None, {"validation_share": 0.0}, "eval.validation_share=0"),
     ],
     ids=["one patient", "a class a patient", "none wanted"],
@@ -172,3 +174,31 @@ def test_tiles_that_do_not_split_once_more_choose_no_checkpoint(place, patient, 
 def test_every_part_gets_its_share_of_the_tiles(place):
     tiles = evaluation(listed(place, "all.csv"), max_tiles=18)
     assert [tiles.count(part) for part in ("fit", "validation", "test")] == [6, 3, 9]
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "words"),
+    [
+        ("patient", lambda n: f"P{n % 6}", "split by patient"),
+        ("case_id", lambda n: f"P{n % 6}" if n else "", "split by patient where known (2 tiles have none)"),
+        ("slide_id", lambda n: f"S{n % 6}", "split by slide (patients unknown: one may be in two parts)"),
+        ("stain", lambda n: "HE", "split by class (no patients known: tiles of one slide may be in two parts)"),
+    ],
+)
+def test_a_split_is_called_what_it_is(place, column, values, words):
+    rows = [f"{n:02d}.png,{'ab'[n % 2]},{values(n // 2)}" for n in range(24)]
+    (place / "list.csv").write_text(f"file,label,{column}\n" + "\n".join(rows))
+    assert words in evaluation(str(place / "list.csv")).how
+
+
+def test_what_had_to_be_assumed_is_a_warning(place, capsys):
+    for name in ("train/a", "train/b", "val/a", "val/b"):
+        (place / "set" / name).mkdir(parents=True)
+        for number in range(3):
+            (place / "set" / name / f"{number}.png").write_bytes((place / f"{number:02d}.png").read_bytes())
+    tiles = evaluation(str(place / "set"))
+    assert len(tiles.labels) == 12
+    warning = capsys.readouterr().err
+    assert warning.startswith(
+        f"histojax train: warning: data.train: {place}/set: its parts (train 6, val 6 tiles) are read"
+    )
