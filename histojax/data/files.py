@@ -74,12 +74,17 @@ def open_csv(path: Path) -> EncodedTiles:
     """
     table = read_list(path)
     found = table.found
-    facts = Facts(found.summary(), tuple(f"{path}: {note}" for note in table.notes), table.group_kind)
+    facts = _facts(path, found, table.notes, table.group_kind)
     files = _Disk(str(table.root), found.names, found.sizes)
     return EncodedTiles(str(table.root), found.names, files, table.labels, table.groups, facts=facts)
 
 
 def _by_folders(path: Path, found: Found, files: Callable[[Found], Files]) -> EncodedTiles:
     layout = read_layout(found.names)
-    facts = Facts(found.summary(), tuple(f"{path}: {note}" for note in layout.notes), layout.kind)
+    facts = _facts(path, found, layout.notes, layout.kind)
     return EncodedTiles(str(path), found.names, files(found), layout.classes, layout.groups, facts=facts)
+
+
+def _facts(path: Path, found: Found, notes: Sequence[str], group_kind: str) -> Facts:
+    left_out = tuple((os.path.join(path, name), reason) for name, reason in found.left_out)
+    return Facts(found.summary(), tuple(f"{path}: {note}" for note in notes), left_out, group_kind)

@@ -30,20 +30,24 @@ COMPRESSED = "compressed in a way that is not read"
 
 @dataclass
 class Found:
-    """Tiles of a folder, an archive or a table, sorted, with their sizes in bytes; and what was left out, by reason."""
+    """Tiles of a folder, an archive or a table, with their sizes in bytes; and what was left out, with reasons."""
 
     names: list[str] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
-    left_out: Counter[str] = field(default_factory=Counter)
+    left_out: list[tuple[str, str]] = field(default_factory=list)  # (name, reason)
     suffixes: Counter[str] = field(default_factory=Counter)  # of those that are not images
     members: dict[str, str] = field(default_factory=dict)  # of an archive: what each name is in it
 
     def leave_out(self, name: str, reason: str = "") -> None:
-        """Counts a file that is no tile; without a `reason` its suffix says which."""
+        """Remembers a file that is no tile; without a `reason` its suffix says which."""
         if not reason:
             reason = OTHER_OF.get(suffix_of(name), NO_IMAGE)
             self.suffixes[suffix_of(name) or "no suffix"] += 1
-        self.left_out[reason] += 1
+        self.left_out.append((name, reason))
+
+    def count(self, *reasons: str) -> int:
+        """How many were left out for these reasons."""
+        return sum(reason in reasons for _, reason in self.left_out)
 
     def summary(self) -> str:
         """E.g. 32 tiles (24 .bmp, 8 .png); left out: 3 (2 not images, 1 empty)."""
@@ -56,7 +60,7 @@ class Found:
         """What was left out, "" for nothing."""
         if not self.left_out:
             return ""
-        text = f"left out: {self.left_out.total()} ({_counts(self.left_out)})"
+        text = f"left out: {len(self.left_out)} ({_counts(Counter(reason for _, reason in self.left_out))})"
         return text + (f", with {_counts(self.suffixes)}" if self.suffixes else "")
 
 
@@ -119,7 +123,7 @@ def _finish(found: Found, tiles: dict[str, int], place: str, where: str) -> Foun
         suffixes = ", ".join(suffix for known in FORMATS.values() for suffix in known)
         left = f"; {found.what_is_left()}" if found.left_out else ""
         raise UserError(f"{place}: no image in {where} ending in {suffixes} are read{left}")
-    lost = found.left_out[EMPTY] + found.left_out[LINKS]
+    lost = found.count(EMPTY, LINKS)
     if lost > len(found.names):
         raise UserError(
             f"{place}: {lost} of its {lost + len(found.names)} images are empty files or broken links: was a copy "

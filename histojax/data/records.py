@@ -25,6 +25,7 @@ class Facts:
 
     found: str = ""  # e.g. 32 tiles (24 .bmp, 8 .png); left out: 1 (1 empty)
     notes: tuple[str, ...] = ()  # warnings, each a line that names the source
+    left_out: tuple[tuple[str, str], ...] = ()  # (path, reason) of files that are no tiles
     group_kind: str = ""  # of `groups`: patient, slide, sample, group (a column of that title); "" without groups
 
 
@@ -247,4 +248,5 @@ def _joined_facts(sources: Sequence[Source]) -> Facts:
     kinds = {s.facts.group_kind for s in sources if s.groups is not None}
     kind = next((k for k in ("slide", "sample", "group", "patient") if k in kinds), "")
     found = "; ".join(f"{s.facts.found}" for s in sources if s.facts.found)
-    return Facts(found, tuple(dict.fromkeys(note for s in sources for note in s.facts.notes)), kind)
+    notes = tuple(dict.fromkeys(note for s in sources for note in s.facts.notes))
+    return Facts(found, notes, tuple(one for s in sources for one in s.facts.left_out), kind)

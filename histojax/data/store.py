@@ -91,7 +91,7 @@ def open_store(path: Path) -> EncodedTiles:
         [row["label"] for row in rows],
         groups if any(groups) else [row["slide"] for row in rows],
         np.array([(int(row["x"]), int(row["y"])) for row in rows], np.int64),
-        Facts(f"{len(rows)} tiles of a store", (), kind),
+        Facts(f"{len(rows)} tiles of a store", group_kind=kind),
     )
 
 

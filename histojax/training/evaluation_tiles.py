@@ -54,9 +54,9 @@ def open_evaluation(config: ConfigDict, train_source: Any) -> online.EvalTiles:
             )
         return _unlabelled(config, data, why)
     try:
-        other = (
-            TileSet(f"eval.test={e.test}", _open(config, "eval.test", e.test, seed=2), np.arange(0)) if e.test else None
-        )
+        other = None
+        if e.test:
+            other = TileSet(f"eval.test={e.test}", _open(config, "eval.test", e.test, seed=2), np.arange(0))
         parting = part_tiles(config, data, other)
         parts = dict(zip(parting.parts, _readable(config, *parting.parts.values())))
         parting = with_usable_validation(dataclasses.replace(parting, parts=parts))
@@ -134,6 +134,8 @@ def _open(config: ConfigDict, setting: str, spec: str, seed: int = 0) -> Any:
     """
     try:
         source = open_source(spec, tile_px=config.data.tile_px, seed=seed)
+        if setting.startswith("eval."):
+            sample_check(source, max_bad_share=1)  # all are read later, and the unreadable ones counted
     except UserError as error:
         raise UserError(f"{setting}={spec}: {str(error).removeprefix(f'{spec}: ')}") from None
     if jax.process_index() == 0:

@@ -182,6 +182,7 @@ class Loop:
         c = self.config
         if folder:
             folder.bind(c.to_dict(), MAY_CHANGE)
+            results.list_unused(self)
         self.key = jax.random.key(c.seed)
         self.state = self._first_state()
         self.checkpoints = Checkpoints(self.workdir / "checkpoints", c.checkpoint.keep)

@@ -28,6 +28,8 @@ from histojax.weights.safetensors_file import write_safetensors
 if TYPE_CHECKING:
     from histojax.training.loop import Loop
 
+BAD_EVAL_TILES, LEFT_OUT = "bad_eval_tiles.csv", "left_out.csv"
+
 
 def devices() -> dict[str, Any]:
     """The devices of this run, for its provenance."""
@@ -101,6 +103,13 @@ def _gather(tree: Any) -> Any:
     return multihost_utils.process_allgather(tree, tiled=True)
 
 
+def list_unused(loop: Loop) -> None:
+    """Writes what will not be used, as soon as it is known: unreadable evaluation tiles, files that are no tiles."""
+    for name, rows in ((BAD_EVAL_TILES, loop.tiles.bad), (LEFT_OUT, loop.source.facts.left_out)):
+        if rows:
+            write_atomic(loop.workdir / name, bad_tiles_csv(rows))
+
+
 def finish(loop: Loop) -> str:
     """Exports the teacher, draws the curves, and returns the closing words."""
     files = export(loop, loop.workdir / "export")
@@ -117,9 +126,9 @@ def finish(loop: Loop) -> str:
     if len(loop.bad):
         lines.append(f"unreadable {len(loop.bad)} tiles were replaced, listed in {loop.workdir / 'bad_tiles.csv'}")
     if bad := loop.tiles.bad:
-        listed = loop.workdir / "bad_eval_tiles.csv"
-        write_atomic(listed, bad_tiles_csv(bad))
-        lines.append(f"unreadable {len(bad)} evaluation tiles were left out, listed in {listed}")
+        lines.append(f"unreadable {len(bad)} evaluation tiles were left out, listed in {loop.workdir / BAD_EVAL_TILES}")
+    if left_out := loop.source.facts.left_out:
+        lines.append(f"left out   {len(left_out)} files that are no tiles, listed in {loop.workdir / LEFT_OUT}")
     lines += ["next, on your own tiles (a folder, CSV, zip or tile store):", f"  {next_command(loop)}"]
     return "\n".join(lines)
 

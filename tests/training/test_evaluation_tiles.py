@@ -1,5 +1,7 @@
 """The tiles that judge a training: which are taken, which are left out and said, when labels count."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,6 +11,7 @@ from histojax.common.errors import UserError
 from histojax.data import open_source
 from histojax.evaluation import online
 from histojax.evaluation.evaluators import evaluators
+from histojax.training import results
 from histojax.training.evaluation_tiles import open_evaluation, open_training
 from histojax.training.plan import parts_in_words
 
@@ -202,3 +205,21 @@ def test_what_had_to_be_assumed_is_a_warning(place, capsys):
     assert warning.startswith(
         f"histojax train: warning: data.train: {place}/set: its parts (train 6, val 6 tiles) are read"
     )
+
+
+def test_what_is_not_used_is_listed_before_the_first_step(place, tmp_path):
+    (place / "notes.txt").write_text("x")
+    (place / "broken.png").write_text("x")
+    tiles = evaluation(listed(place, "some.csv", wrong=[5]))
+    source = open_source(place)
+    results.list_unused(SimpleNamespace(workdir=tmp_path, tiles=tiles, source=source))
+    assert (tmp_path / "bad_eval_tiles.csv").read_text() == f"path,reason\n{place}/gone05.png,the file does not exist\n"
+    assert f"{place}/notes.txt,not images" in (tmp_path / "left_out.csv").read_text()
+
+
+def test_evaluation_tiles_of_one_colour_are_refused(place):
+    (place / "flat").mkdir()
+    for number in range(4):
+        Image.new("RGB", (32, 32)).save(place / "flat" / f"{number}.png")
+    with pytest.raises(UserError, match=r"eval\.data=.*flat: all 4 tiles tried are of one colour"):
+        evaluation(listed(place, "good.csv"), data=str(place / "flat"))
