@@ -16,7 +16,7 @@ from histojax.weights.licence import as_rows
 from histojax.weights.load import load_backbone, load_ssl, training_files
 from histojax.weights.mapping import flatten
 from histojax.weights.pos_embed import resample_grid
-from histojax.zoo.published import Fetched, fetch_weights, licence_chain, record_of, record_with, weights_sha256
+from histojax.zoo.published import Obtained, licence_chain, obtain, record_of, record_with, weights_sha256
 
 Tree = Any
 
@@ -41,7 +41,7 @@ def load_start(config: ConfigDict, recipe: Recipe, offline: bool) -> Start:
     m = config.model
     names = [m.weights] if m.weights else []
     training = _training_names(m.continue_from)
-    files = {name: fetch_weights(name, offline=offline) for name in (*names, *training)}
+    files = {name: obtain(name, offline=offline) for name in (*names, *training)}
     sides: dict[str, Tree] = {"student": {}, "teacher": {}}
     notes = []
     if m.weights:
@@ -106,7 +106,7 @@ def parameter_shapes(recipe: Recipe) -> Tree:
     return jax.eval_shape(lambda: recipe.init(jax.random.key(0)))
 
 
-def _source(name: str, fetched: Fetched) -> dict[str, Any]:
+def _source(name: str, fetched: Obtained) -> dict[str, Any]:
     """What the card says of a file: the encoder whose published one it is, or what the card beside it tells."""
     path, _, terms = fetched
     digest, named = weights_sha256(path), record_of(name)

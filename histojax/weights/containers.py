@@ -71,7 +71,7 @@ def check_whole(path: str | Path, name: str) -> None:
         name: its real name.
     """
     if name.endswith(".index.json"):
-        _shard_names(Path(path))
+        shard_names(Path(path))
     else:
         _read(Path(path))
 
@@ -167,7 +167,7 @@ def _safe_tensor(path: Path, name: str, entry: Mapping[str, Any], start: int, si
     return LazyTensor(shape, dtype, path, storage, 0, row_major(shape))
 
 
-def _shard_names(path: Path) -> tuple[dict[str, str], list[str]]:
+def shard_names(path: Path) -> tuple[dict[str, str], list[str]]:
     """Return (shard by tensor, the shards) of an index."""
     try:
         shards = json.loads(path.read_text())["weight_map"]
@@ -180,7 +180,7 @@ def _shard_names(path: Path) -> tuple[dict[str, str], list[str]]:
 
 
 def _read_shards(path: Path, which: str | None) -> Checkpoint:
-    shards, names = _shard_names(path)
+    shards, names = shard_names(path)
     missing = [name for name in names if not (path.parent / name).is_file()]
     if missing:
         raise UserError(

@@ -38,7 +38,7 @@ from histojax.zoo.parameters import (
     with_positions,
     without_resize,
 )
-from histojax.zoo.published import fetch_file, licences_of, not_published, record_with, weights_sha256
+from histojax.zoo.published import download, licences_of, not_published, record_with, weights_sha256
 from histojax.zoo.record import EncoderRecord, Preprocess
 from histojax.zoo.table import find
 from histojax.zoo.trained import open_trained, path_of, published_at
@@ -168,7 +168,7 @@ def _load_published(
     check_licence(record, commercial)
     path, file = expanded(weights) if weights is not None else None, record.weights[0]
     if path is None:
-        path = fetch_file(file, offline=offline, cache=cache)
+        path = download(file, offline=offline, cache=cache)
     elif not path.exists():
         raise UserError(f"{path}: no such file; leave `weights` out to have {record.name} downloaded")
     digest = weights_sha256(path)

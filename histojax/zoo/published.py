@@ -1,28 +1,27 @@
-"""Published weights by name: the encoder records say which file, histojax.zoo.fetch gets it."""
+"""Published weights by name: the encoder records say which file, zoo.hub and zoo.fetch get it."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import urllib.parse
 from pathlib import Path
 from typing import NamedTuple
 
 from histojax.common.errors import UserError
 from histojax.common.files import expanded_name
-from histojax.weights.containers import check_whole
+from histojax.weights.containers import check_whole, shard_names
 from histojax.weights.licence import Link, card_beside, chain_beside, link
-from histojax.zoo.fetch import fetch, known_sha256
+from histojax.zoo import hub
+from histojax.zoo.fetch import fetch_url
 from histojax.zoo.record import EncoderRecord, WeightFile
 from histojax.zoo.table import ENCODERS, find_file
+from histojax.zoo.verified import accept, cache_folder, known_sha256
 
-HUB = "https://huggingface.co"
 LOCAL = "unknown: a local file"
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".torch")
 
 
-class Fetched(NamedTuple):
+class Obtained(NamedTuple):
     """A weight file at hand."""
 
     path: Path
@@ -30,26 +29,21 @@ class Fetched(NamedTuple):
     licence: str
 
 
-def fetch_weights(name: str | Path, *, offline: bool = False, cache: str | Path | None = None) -> Fetched:
-    """The weight file that `name` says: an existing path, a name or alias of a record or part, or a URL.
+def obtain(name: str | Path, *, offline: bool = False, cache: str | Path | None = None) -> Obtained:
+    """The weight file that `name` says: an existing path, a name or alias of a record or part, or a link.
 
-    Raises UserError for an unknown name, and as `weights.fetch.fetch`.
+    Raises UserError for an unknown name, and as `download`.
     """
     name = expanded_name(name)
     if Path(name).exists():
-        return Fetched(Path(name), WeightFile(Path(name).name), LOCAL)
-    if (known := record_of(name)) is not None:
-        weights, licence = known[1], known[0].licence
-    else:
-        file = Path(urllib.parse.unquote(urllib.parse.urlsplit(str(name)).path)).name
-        if not file:
-            raise UserError(f"{name}: the URL does not end in a file name")
-        weights, licence = WeightFile(file, str(name)), "unknown: from a URL"
-    return Fetched(fetch_file(weights, offline=offline, cache=cache), weights, licence)
+        return Obtained(Path(name), WeightFile(Path(name).name), LOCAL)
+    known = record_of(name)
+    file, licence = (known[1], known[0].licence) if known else (_file_at(name), "unknown: from a URL")
+    return Obtained(download(file, offline=offline, cache=cache), file, licence)
 
 
 def record_of(name: str | Path) -> tuple[EncoderRecord, WeightFile] | None:
-    """(record, its file) that a name asks `fetch_weights` for; None for an existing path, and for a strange URL.
+    """(record, its file) that `obtain` takes for a name; None for an existing path, and for the link of another file.
 
     Raises UserError for an unknown name.
     """
@@ -57,10 +51,27 @@ def record_of(name: str | Path) -> tuple[EncoderRecord, WeightFile] | None:
     if Path(name).exists():
         return None
     if urllib.parse.urlsplit(name).scheme in ("http", "https", "file"):
-        return next(((r, file) for r in ENCODERS.values() for file in r.weights if address(file) == name), None)
+        asked = _file_at(name)
+        every = ((record, file) for record in ENCODERS.values() for file in record.weights)
+        return next((pair for pair in every if address(pair[1]) == address(asked)), None)
     if Path(name).suffix in ENDINGS and Path(name).name != name:
         raise UserError(f"{name}: no such file")
     return find_file(name)
+
+
+def _file_at(url: str) -> WeightFile:
+    """What is known of the file behind a link."""
+    if (file := hub.file_at(url)) is not None:
+        return file
+    name = Path(urllib.parse.unquote(urllib.parse.urlsplit(url).path)).name
+    if not name:
+        raise UserError(f"{url}: the URL does not end in a file name")
+    return WeightFile(name, url)
+
+
+def address(file: WeightFile) -> str:
+    """Where a file is downloaded from; "" if a program cannot."""
+    return hub.address(file) if file.hub else file.url
 
 
 def record_with(digest: str) -> EncoderRecord | None:
@@ -97,37 +108,27 @@ def licence_chain(path: Path, digest: str, terms: str, *records: EncoderRecord |
     return (link(path.name, terms, file=path.name, sha256=digest),)
 
 
-def fetch_file(file: WeightFile, *, offline: bool = False, cache: str | Path | None = None) -> Path:
+def download(file: WeightFile, *, offline: bool = False, cache: str | Path | None = None) -> Path:
     """Local path of a published file, downloaded once; of an index of shards, with the shards beside it.
 
-    A gated file of the hub is asked for with the token of $HF_TOKEN, or of the file that `hf auth login` writes.
+    A file that lies in our own cache folder is taken from there, whoever put it there. Else files of the Hugging Face
+    hub come into the hub's cache, others into ours.
+
+    Args:
+        file: what is known of it.
+        offline: never download.
+        cache: our cache folder; default $HISTOJAX_CACHE, else ~/.cache/histojax.
+
+    Raises UserError for a file that cannot be had, or is not what was wanted.
     """
-    path = _fetch(file, offline, cache)
+    path = _download_one(file, offline, cache)
     if not file.file.endswith(".index.json"):
         return path
     folder = file.file.rpartition("/")[0]
-    for name in _shards(path):
+    for name in shard_names(path)[1]:
         shard = WeightFile(f"{folder}/{name}".lstrip("/"), hub=file.hub, page=file.page)
-        _fetch(shard, offline, cache)
+        _download_one(shard, offline, cache)
     return path
-
-
-def address(file: WeightFile) -> str:
-    """Where a file is downloaded from; "" if a program cannot. $HF_ENDPOINT replaces the hub's host."""
-    if not file.hub:
-        return file.url
-    return f"{_endpoint()}/{file.hub}/resolve/main/{file.file}"
-
-
-def hub_token() -> str | None:
-    """The Hugging Face token of this account: $HF_TOKEN, else the file $HF_TOKEN_PATH, else $HF_HOME/token."""
-    if token := os.environ.get("HF_TOKEN", "").strip():
-        return token
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    try:
-        return Path(os.environ.get("HF_TOKEN_PATH") or home / "token").read_text().strip() or None
-    except OSError:
-        return None
 
 
 def weights_sha256(path: str | Path) -> str:
@@ -137,36 +138,25 @@ def weights_sha256(path: str | Path) -> str:
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.is_file() and p.suffix in ENDINGS)
     elif path.name.endswith(".index.json"):
-        files = [path.parent / name for name in _shards(path)]
+        files = [path.parent / name for name in shard_names(path)[1]]
     if len(files) == 1:
         return known_sha256(files[0])
     return hashlib.sha256("\n".join(f"{file.name} {known_sha256(file)}" for file in files).encode()).hexdigest()
 
 
-def _fetch(file: WeightFile, offline: bool, cache: str | Path | None) -> Path:
-    url = address(file)
-    return fetch(
-        url,
-        file.cached,
+def _download_one(file: WeightFile, offline: bool, cache: str | Path | None) -> Path:
+    place = cache_folder(cache) / file.cached
+    if file.hub and not place.is_file():
+        return hub.fetch_from_hub(file, place, check=check_whole, offline=offline)
+    if file.hub:
+        accept(place, file.sha256, check_whole)
+        return place
+    return fetch_url(
+        file.url,
+        place,
         sha256=file.sha256,
         size=file.size,
         page=file.home,
-        token=hub_token() if file.hub and url.startswith("https://") else None,
         check=check_whole,
         offline=offline,
-        cache=cache,
     )
-
-
-def _endpoint() -> str:
-    return (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
-
-
-def _shards(index: Path) -> list[str]:
-    try:
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{index}: not an index of shards (no weight_map); delete it and run again") from None
-    if any(not isinstance(name, str) or Path(name).name != name for name in names):
-        raise UserError(f"{index}: the index names files outside its folder: {names}")
-    return names

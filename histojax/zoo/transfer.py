@@ -26,7 +26,7 @@ from histojax.weights.mapping import Report, flatten
 from histojax.weights.pos_embed import mode_of
 from histojax.weights.read import Found, open_weights
 from histojax.weights.unwrap import SIDES
-from histojax.zoo.published import fetch_weights, licence_chain, not_published, record_of, record_with, weights_sha256
+from histojax.zoo.published import licence_chain, not_published, obtain, record_of, record_with, weights_sha256
 from histojax.zoo.record import EncoderRecord
 from histojax.zoo.run_checkpoints import backbone_of, newest_step
 from histojax.zoo.stated import heads_by_size, heads_of, stated_beside, usual_eps
@@ -71,7 +71,7 @@ def open_file(
     """The weights of a file: a path, a URL or the name of a published file.
 
     Args:
-        source: what published.fetch_weights takes.
+        source: what published.obtain takes.
         record: the encoder it is of; None: the one of that name or of that SHA-256, else what the card beside the
             file says, or the config.json of timm or transformers.
         layout, which, ignore: see weights.read.read_tree.
@@ -87,7 +87,7 @@ def open_file(
             f"weight file, such as {run.folder / 'export' / 'teacher_checkpoint.safetensors'}"
         )
     named = record_of(source)
-    path, file, terms = fetch_weights(source, offline=offline)
+    path, file, terms = obtain(source, offline=offline)
     digest, card = weights_sha256(path), card_beside(path)
     published = named[0] if named else record_with(digest)
     record = record or published

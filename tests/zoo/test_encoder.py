@@ -404,10 +404,10 @@ def test_batch_sizes_shrink_with_the_image():
     assert sizes == {"uni": 32, "sam_vit_b": 1, "retccl": 24}
 
 
-def test_it_is_there_without_importing_jax_first():
+def test_jax_and_the_library_of_the_hub_are_imported_when_needed():
     program = (
         "import sys, histojax; early = 'jax' in sys.modules; histojax.load_encoder; "
-        "sys.exit(early or 'jax' not in sys.modules)"
+        "sys.exit(early or 'jax' not in sys.modules or 'huggingface_hub' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
     import histojax

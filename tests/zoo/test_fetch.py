@@ -9,30 +9,28 @@ import pytest
 from histojax.common.errors import UserError
 from histojax.common.files import file_sha256
 from histojax.zoo import fetch as fetching
-from histojax.zoo.fetch import cache_folder, fetch, known_sha256
+from histojax.zoo.fetch import fetch_url
+from histojax.zoo.verified import cache_folder, known_sha256
 
 CONTENT = random.Random(0).randbytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves CONTENT; /plain knows no ranges, /gated wants a token, /moved and /away send on to another address."""
+    """Serves CONTENT; /plain knows no ranges, /gated wants an account; addresses in `moves` send on to others."""
 
     def do_GET(self):
         server = self.server
         asked = self.headers.get("Range")
         server.requests.append((self.path, asked, self.headers.get("If-Range")))
-        server.tokens.append(self.headers.get("Authorization"))
         if self.path in server.moves:
             self.send_response(302)
             self.send_header("Location", server.moves[self.path])
-            if server.linked:
-                self.send_header("X-Linked-Etag", f'"{server.linked}"')
             self.send_header("Content-Length", "0")
             self.end_headers()
             return None
-        if self.path == "/gated.pth" and self.headers.get("Authorization") != "Bearer secret":
-            return self.send_error(403 if self.headers.get("Authorization") else 401)
+        if self.path == "/gated.pth":
+            return self.send_error(403)
         if self.path == "/missing.pth":
             return self.send_error(404)
         if self.path == "/busy.pth" and len(server.requests) < 3:
@@ -63,7 +61,7 @@ def server(monkeypatch):
     monkeypatch.setattr(fetching, "BACKOFF_SECONDS", 0.0)
     monkeypatch.setattr(fetching, "CHUNK", 1 << 14)
     made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    made.requests, made.cuts, made.tags, made.tokens, made.moves, made.linked = [], [], [], [], {}, ""
+    made.requests, made.cuts, made.tags, made.moves = [], [], [], {}
     threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True).start()
     yield made
     made.shutdown()
@@ -75,7 +73,7 @@ def address(server, path="/a.pth"):
 
 
 def get(server, cache, path="/a.pth", sha256=SHA256, progress=False, **options):
-    return fetch(address(server, path), path[1:], sha256=sha256, cache=cache, progress=progress, **options)
+    return fetch_url(address(server, path), cache / path[1:], sha256=sha256, progress=progress, **options)
 
 
 def leftovers(folder):
@@ -150,18 +148,6 @@ def test_unknown_hash_is_called_unverified_and_computed(server, tmp_path, capsys
     assert f"unverified (no published SHA-256 is known); computed {SHA256}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("linked, fault", [(SHA256, ""), ("0" * 64, f"SHA-256 is {SHA256}, expected {'0' * 64}")])
-def test_the_hash_that_the_hub_states_is_compared(server, tmp_path, capsys, linked, fault):
-    server.moves["/link.pth"], server.linked = address(server), linked
-    if fault:
-        with pytest.raises(UserError, match=fault):
-            get(server, tmp_path, "/link.pth", sha256=None)
-        assert leftovers(tmp_path) == []
-    else:
-        get(server, tmp_path, "/link.pth", sha256=None)
-        assert "has the SHA-256 that its host states" in capsys.readouterr().err
-
-
 def incomplete(path, name):
     """As containers.check_whole."""
     if path.read_bytes() != CONTENT or not name.startswith("a"):
@@ -198,48 +184,37 @@ def test_offline_says_what_to_put_where(server, tmp_path):
     assert leftovers(tmp_path) == [] and server.requests == []
 
 
-@pytest.mark.parametrize("token, what", [(None, "set HF_TOKEN"), ("wrong", "the token was refused")])
-def test_gated_files_name_the_page_of_the_terms(server, tmp_path, token, what):
+def test_gated_files_name_the_page_of_the_terms(server, tmp_path):
     with pytest.raises(UserError) as caught:
-        get(server, tmp_path, "/gated.pth", token=token, page="https://hub.example/model")
+        get(server, tmp_path, "/gated.pth", page="https://x.example/model")
     message = str(caught.value)
-    assert f"HTTP {403 if token else 401}" in message and what in message
-    assert "accept the terms on https://hub.example/model" in message and "path of your copy" in message
-    assert len(server.requests) == 1 and leftovers(tmp_path) == []
+    assert "HTTP 403" in message and "accept the terms on https://x.example/model" in message
+    assert "path of your copy" in message and len(server.requests) == 1 and leftovers(tmp_path) == []
 
 
-def test_a_token_opens_gated_files_and_is_not_shown(server, tmp_path):
-    assert get(server, tmp_path, "/gated.pth", token="secret").read_bytes() == CONTENT
-    assert server.tokens == ["Bearer secret"]
-    assert "secret" not in repr(fetching.Remote("u", "f", token="secret"))
-
-
-def test_a_token_stays_with_its_host(server, tmp_path):
-    server.moves["/here.pth"] = "/gated.pth"
-    assert get(server, tmp_path, "/here.pth", token="secret").read_bytes() == CONTENT
-    server.moves["/away.pth"] = address(server).replace("127.0.0.1", "localhost")
-    assert get(server, tmp_path, "/away.pth", token="secret").read_bytes() == CONTENT
-    assert server.tokens == ["Bearer secret"] * 3 + [None]
+def test_a_link_may_lead_elsewhere(server, tmp_path):
+    server.moves["/here.pth"] = "/a.pth"
+    assert get(server, tmp_path, "/here.pth").read_bytes() == CONTENT
 
 
 def test_files_without_an_address(tmp_path):
     with pytest.raises(
         UserError, match=r"a\.pth cannot be downloaded by a program: get a\.pth from https://x\.example"
     ):
-        fetch("", "a.pth", page="https://x.example", cache=tmp_path)
+        fetch_url("", tmp_path / "a.pth", page="https://x.example")
     (tmp_path / "a.pth").write_bytes(CONTENT)
-    assert fetch("", "a.pth", sha256=SHA256, cache=tmp_path) == tmp_path / "a.pth"
+    assert fetch_url("", tmp_path / "a.pth", sha256=SHA256) == tmp_path / "a.pth"
 
 
 def test_folders_in_the_cache(server, tmp_path):
-    path = fetch(address(server), "owner--name/model.bin", cache=tmp_path, progress=False)
+    path = fetch_url(address(server), tmp_path / "owner--name" / "model.bin", progress=False)
     assert path == tmp_path / "owner--name" / "model.bin" and path.read_bytes() == CONTENT
 
 
 def test_a_file_put_there_by_hand_is_checked_once(server, tmp_path, monkeypatch):
     (tmp_path / "a.pth").write_bytes(CONTENT)
     assert get(server, tmp_path, offline=True) == tmp_path / "a.pth"
-    monkeypatch.setattr(fetching, "file_sha256", lambda path: pytest.fail("hashed again"))
+    monkeypatch.setattr("histojax.zoo.verified.file_sha256", lambda path: pytest.fail("hashed again"))
     get(server, tmp_path, offline=True)
     assert known_sha256(tmp_path / "a.pth") == SHA256
 
@@ -260,10 +235,10 @@ def test_a_damaged_file_in_the_cache_is_refused(server, tmp_path):
 def test_file_urls(tmp_path):
     path = tmp_path / "mine.pth"
     path.write_bytes(CONTENT)
-    found = fetch(path.as_uri(), "mine.pth", cache=tmp_path / "cache", progress=False)
+    found = fetch_url(path.as_uri(), tmp_path / "cache" / "mine.pth", progress=False)
     assert found == tmp_path / "cache" / "mine.pth" and found.read_bytes() == CONTENT
     with pytest.raises(UserError, match="no such file"):
-        fetch((tmp_path / "absent.pth").as_uri(), "absent.pth", cache=tmp_path / "cache", progress=False)
+        fetch_url((tmp_path / "absent.pth").as_uri(), tmp_path / "cache" / "absent.pth", progress=False)
 
 
 def test_cache_folder(monkeypatch, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from histojax.common.errors import UserError
 from histojax.zoo import published
-from histojax.zoo.published import address, fetch_file, fetch_weights, hub_token, record_of, weights_sha256
+from histojax.zoo.published import address, download, obtain, record_of, weights_sha256
 from histojax.zoo.record import WeightFile
 from histojax.zoo.table import ENCODERS, find_file
 
@@ -26,17 +26,24 @@ def surroundings(monkeypatch, tmp_path):
 
 @pytest.fixture
 def calls(monkeypatch, tmp_path):
-    """Arguments of the calls of fetch, which write the URL into the file instead."""
+    """Arguments of the calls of the two fetchers, which write an index of shards instead."""
     made = []
 
-    def fetch(url, file, **options):
-        made.append({"url": url, "file": file, **options})
-        path = tmp_path / "cache" / file
+    def write(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"weight_map": {"a": "x-1.safetensors", "b": "x-2.safetensors"}}))
         return path
 
-    monkeypatch.setattr(published, "fetch", fetch)
+    def fetch_url(url, target, **options):
+        made.append({"url": url, "target": target, **options})
+        return write(target)
+
+    def fetch_from_hub(file, place, **options):
+        made.append({"url": address(file), "target": place, "sha256": file.sha256, **options})
+        return write(tmp_path / "hub" / file.file)
+
+    monkeypatch.setattr(published, "fetch_url", fetch_url)
+    monkeypatch.setattr(published.hub, "fetch_from_hub", fetch_from_hub)
     return made
 
 
@@ -44,25 +51,25 @@ def test_local_paths_pass_through(tmp_path):
     path = tmp_path / "mine.pth"
     path.write_bytes(b"x")
     for name in (path, str(path)):
-        found = fetch_weights(name, offline=True)
+        found = obtain(name, offline=True)
         assert found.path == path and found.licence == "unknown: a local file"
 
 
 @pytest.mark.parametrize("name", ["dinov2_vits14", "dinov2_vits14_pretrain.pth"])
 def test_names_of_the_table(calls, name):
-    found = fetch_weights(name)
+    found = obtain(name)
     row = ENCODERS["dinov2_vits14"].weights[0]
     assert calls[0]["url"] == row.url and calls[0]["sha256"] == row.sha256 and calls[0]["size"] == row.size
     assert found.licence == "Apache-2.0" and found.path.name == row.file
 
 
 def test_parts_of_a_training(calls):
-    found = fetch_weights("dinov2_vits14_nct_student_dino_head")
+    found = obtain("dinov2_vits14_nct_student_dino_head")
     assert calls[0]["url"] == (
         "https://zenodo.org/records/10406135/files/dinov2_vits_NCT_10k_training_1999_student_dino_head_checkpoint.pth"
         "?download=1"
     )
-    assert calls[0]["file"] == found.path.name and found.licence == "see https://zenodo.org/records/10406135"
+    assert calls[0]["target"] == found.path and found.licence == "see https://zenodo.org/records/10406135"
 
 
 def test_the_record_that_a_name_asks_for(tmp_path):
@@ -71,26 +78,32 @@ def test_the_record_that_a_name_asks_for(tmp_path):
     record, file = record_of("dinov2_vits14_nct_student")
     assert record.name == "dinov2_vits14_nct" and file.part == "student"
     assert record_of(ENCODERS["sam_vit_b"].weights[0].url)[0].name == "sam_vit_b"
+    for part in ("resolve", "blob"):  # as copied from the hub's pages
+        link = f"https://huggingface.co/MahmoodLab/UNI/{part}/main/pytorch_model.bin?download=true"
+        assert record_of(link)[0].name == "uni"
     assert record_of(tmp_path) is None and record_of("https://x.example/a.pth") is None
 
 
 def test_urls(calls):
-    assert fetch_weights("https://x.example/folder/my%20file.pth?download=1").path.name == "my file.pth"
+    assert obtain("https://x.example/folder/my%20file.pth?download=1").path.name == "my file.pth"
     assert calls[0]["sha256"] is None
+    assert obtain("https://huggingface.co/datasets/a/b/blob/main/c/d%20e.bin").file == WeightFile(
+        "c/d e.bin", hub="datasets/a/b"
+    )
     with pytest.raises(UserError, match="does not end in a file name"):
-        fetch_weights("https://x.example/")
+        obtain("https://x.example/")
 
 
 def test_unknown_names():
     with pytest.raises(UserError, match=r"folder/mine\.pth: no such file"):
-        fetch_weights("folder/mine.pth")
+        obtain("folder/mine.pth")
     with pytest.raises(UserError, match=r"dinov2_vitz14: neither an existing file nor .* did you mean dinov2_vits14"):
-        fetch_weights("dinov2_vitz14")
+        obtain("dinov2_vitz14")
 
 
 def test_offline_names_address_and_place(tmp_path):
     with pytest.raises(UserError) as caught:
-        fetch_weights("uni", offline=True)
+        obtain("uni", offline=True)
     message = str(caught.value)
     assert "https://huggingface.co/MahmoodLab/UNI/resolve/main/pytorch_model.bin" in message
     assert str(tmp_path / "cache" / "MahmoodLab--UNI" / "pytorch_model.bin") in message
@@ -98,7 +111,7 @@ def test_offline_names_address_and_place(tmp_path):
 
 def test_files_that_no_program_can_download():
     with pytest.raises(UserError, match=r"best_ckpt\.pth cannot be .* from https://github\.com/Xiyue-Wang/RetCCL"):
-        fetch_weights("retccl")
+        obtain("retccl")
 
 
 def test_addresses(monkeypatch):
@@ -111,28 +124,6 @@ def test_addresses(monkeypatch):
     assert address(HUB) == "https://mirror.example/owner/name/resolve/main/model.bin"
 
 
-def test_tokens(monkeypatch, tmp_path):
-    assert hub_token() is None
-    (tmp_path / "hf").mkdir()
-    (tmp_path / "hf" / "token").write_text("from-home\n")
-    assert hub_token() == "from-home"
-    (tmp_path / "other").write_text("from-path")
-    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "other"))
-    assert hub_token() == "from-path"
-    monkeypatch.setenv("HF_TOKEN", "from-variable")
-    assert hub_token() == "from-variable"
-
-
-def test_the_token_goes_to_the_hub_only(monkeypatch, calls):
-    monkeypatch.setenv("HF_TOKEN", "secret")
-    fetch_file(HUB)
-    fetch_file(WeightFile("a.pth", "https://x.example/a.pth"))
-    monkeypatch.setenv("HF_ENDPOINT", "http://plain.example")
-    fetch_file(HUB)
-    assert [call["token"] for call in calls] == ["secret", None, None]
-    assert calls[0]["page"] == "https://huggingface.co/owner/name"
-
-
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
 def test_the_weights_that_configurations_name_are_published(path):
     model = runpy.run_path(str(path))["get_config"]().model
@@ -140,12 +131,11 @@ def test_the_weights_that_configurations_name_are_published(path):
         assert find_file(name)[1].layout in ("meta", "")
 
 
-def test_an_index_brings_its_shards(calls):
-    path = fetch_file(WeightFile("model.safetensors.index.json", hub="owner/name", sha256="0" * 64))
-    assert [call["file"] for call in calls] == [
-        "owner--name/model.safetensors.index.json",
-        "owner--name/x-1.safetensors",
-        "owner--name/x-2.safetensors",
+def test_an_index_brings_its_shards(calls, tmp_path):
+    path = download(WeightFile("model.safetensors.index.json", hub="owner/name", sha256="0" * 64))
+    folder = tmp_path / "cache" / "owner--name"
+    assert [call["target"] for call in calls] == [
+        folder / name for name in ("model.safetensors.index.json", "x-1.safetensors", "x-2.safetensors")
     ]
     assert [call["sha256"] for call in calls] == ["0" * 64, None, None] and path.name.endswith(".index.json")
     assert calls[2]["url"] == "https://huggingface.co/owner/name/resolve/main/x-2.safetensors"
@@ -155,9 +145,9 @@ def test_an_index_brings_its_shards(calls):
 def test_bad_indices(monkeypatch, tmp_path, text, message):
     path = tmp_path / "model.safetensors.index.json"
     path.write_text(text)
-    monkeypatch.setattr(published, "fetch", lambda *_, **__: path)
+    monkeypatch.setattr(published.hub, "fetch_from_hub", lambda *_, **__: path)
     with pytest.raises(UserError, match=message):
-        fetch_file(WeightFile("model.safetensors.index.json", hub="owner/name"))
+        download(WeightFile("model.safetensors.index.json", hub="owner/name"))
 
 
 def test_hashes_of_files_and_folders(tmp_path):
