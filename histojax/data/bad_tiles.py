@@ -15,6 +15,7 @@ from absl import logging
 
 from histojax.common.errors import UserError
 from histojax.common.files import write_atomic
+from histojax.common.host_memory import give_back_freed
 from histojax.data.decode import BadTile
 from histojax.data.records import Source
 from histojax.data.synthetic import SyntheticTissue
@@ -128,7 +129,9 @@ def unreadable(source: Source, indices: Iterable[int] | np.ndarray, threads: int
     numbers = [int(index) for index in indices]
     with ThreadPoolExecutor(threads) as pool:
         found = pool.map(lambda index: _why_unreadable(source, index), numbers)
-        return {index: error for index, error in zip(numbers, found) if error is not None}
+        errors = {index: error for index, error in zip(numbers, found) if error is not None}
+    give_back_freed()  # what the threads decoded; nothing of it is kept
+    return errors
 
 
 def _why_unreadable(source: Source, index: int) -> BadTile | None:

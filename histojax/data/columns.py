@@ -15,14 +15,14 @@ from histojax.common.errors import UserError
 from histojax.data.formats import OTHER_OF, is_tile_name, suffix_of
 
 FILE = (
-    *("file", "path", "filename", "filepath", "files", "paths", "fname", "fullpath", "location", "filelocation"),
+    *("file", "path", "filename", "filepath", "files", "paths", "fname", "fullpath"),
     *("image", "imagepath", "imagefile", "imagefilename", "imagename", "img", "imgpath", "imgname", "imgfile"),
     *("tile", "tilepath", "tilefile", "tilename", "patch", "patchpath", "patchfile", "patchname", "png", "jpg"),
-    *("crop", "croppath", "picture", "tileid", "patchid", "imageid", "id"),
+    *("tileid", "patchid", "imageid", "id"),
 )
 LABEL = (
-    *("label", "class", "labels", "target", "category", "classname", "classlabel", "labelname", "tissue", "tissuetype"),
-    *("tissueclass", "diagnosis", "groundtruth", "gt", "annotation", "subtype", "classid", "labelid", "y"),
+    *("label", "class", "labels", "target", "category", "classname", "classlabel", "labelname", "tissuetype"),
+    *("tissueclass", "diagnosis", "groundtruth", "gt", "annotation", "subtype", "classid", "labelid"),
 )
 PATIENT = (
     *("patient", "patientid", "patientbarcode", "bcrpatientbarcode", "case", "caseid", "casesubmitterid"),
@@ -52,6 +52,7 @@ SPLIT = (
     "trainvaltest",
     "istest",
 )
+YES_OR_NO = {"0", "1", "0.0", "1.0", "yes", "no", "true", "false", "case", "control"}  # no patient is called that
 NOTHING = {"", "nan", "na", "n/a", "none", "null", "<na>", "#n/a", "nat", "-", "?"}  # values that say: unknown
 EXPECTED = "expected a header row (file,label,patient) and one row a tile"
 
@@ -92,7 +93,13 @@ def find_columns(path: Path, titles: Sequence[str], rows: Sequence[Sequence[str]
     slide = position(SLIDE)
     if slide is None:  # tables of slides call them files
         slide = next((i for i, key in enumerate(others) if key in FILE and _holds_slides(i, rows)), None)
-    return Columns(file, position(LABEL), position(PATIENT), slide, position(SAMPLE), position(GROUP), position(SPLIT))
+    patient = position(tuple(key for key in PATIENT if not _is_yes_or_no(others, key, rows)))
+    return Columns(file, position(LABEL), patient, slide, position(SAMPLE), position(GROUP), position(SPLIT))
+
+
+def _is_yes_or_no(keys: Sequence[str], key: str, rows: Sequence[Sequence[str]]) -> bool:
+    """Whether a column, say "case", holds answers and not names."""
+    return key in keys and {row[keys.index(key)].lower() for row in rows} - NOTHING <= YES_OR_NO
 
 
 def plain(title: str) -> str:

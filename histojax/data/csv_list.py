@@ -211,9 +211,15 @@ def _hint(folder: Path, name: str) -> str:
     """Where a missing file could be, "" if nothing like it is there."""
     if archives := sorted(path.name for path in folder.glob("*.zip")):
         return f". There is {archives[0]} beside it: unpack it"
-    stem = Path(name.replace("\\", "/"))
-    near = sorted(str(p.relative_to(folder)) for place in {stem, Path(stem.name)} for p in folder.glob(f"{place}.*"))
-    return f". There is {near[0]}: write names with their suffix" if near and not stem.is_absolute() else ""
+    last = re.split(r"[/\\]", name)[-1]
+    for place in dict.fromkeys((os.path.join(folder, os.path.dirname(name)), str(folder))):
+        near = sorted(os.listdir(place)) if os.path.isdir(place) else []
+        for found in near:
+            if found == last:
+                return f". There is {found} beside it: write names relative to the table"
+            if os.path.splitext(found)[0] == last or found.lower() == last.lower():
+                return f". There is {found}: write names as the files have them"
+    return ""
 
 
 def _size(path: Path) -> int:

@@ -23,6 +23,7 @@ from histojax.data.pixels import check_single, rgb_pixels
 
 MIN_SIDE_PX = 16  # below this a "tile" is the sliver left at a slide's border
 MAX_PIXELS = 8192 * 8192  # below Pillow's own limit, so its warning never shows
+SCAN_OF_JPEG, END_OF_JPEG = b"\xff\xda", b"\xff\xd9"  # libjpeg takes zeros behind a cut scan for grey pixels
 _TOO_MANY = f"more than {MAX_PIXELS} pixels: cut it into tiles first"
 MAX_BYTES = 256 << 20  # of a file; 8192 x 8192 RGB uncompressed is 192 MiB
 LOOK_FIRST_BYTES = 4 << 20  # from here on the header is looked at before the rest is read
@@ -48,6 +49,8 @@ def decode_tile(data: bytes, path: str) -> np.ndarray:
     try:
         with _open(io.BytesIO(data)) as image:
             check_single(image)
+            if image.format == "JPEG" and data.rfind(END_OF_JPEG) < data.rfind(SCAN_OF_JPEG):
+                raise Unreadable("the end of the JPEG is missing: was a copy or download interrupted?")
             return rgb_pixels(image, data)
     except Unreadable as error:
         reason = str(error)
@@ -75,7 +78,7 @@ def read_checked(file: BinaryIO, size: int) -> bytes:
         except Image.DecompressionBombError:
             raise Unreadable(_TOO_MANY) from None
         file.seek(0)
-    return file.read(MAX_BYTES + 1)
+    return file.read(size)  # read(more) would allocate it
 
 
 def _open(file: BinaryIO) -> Image.Image:

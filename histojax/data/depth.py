@@ -51,7 +51,7 @@ def _bits_shown(samples: np.ndarray, top: int) -> int:
     if top >= 65536:
         raise Unreadable(f"its samples reach {top} on an unknown scale; {REMEDY}")
     raise Unreadable(
-        f"16-bit samples that reach only {top}, and no tag (SMaxSampleValue) says how many bits they have: {REMEDY}"
+        f"16-bit samples that reach only {top} ({top.bit_length()} bits?), and no tag tells their scale: {REMEDY}"
     )
 
 

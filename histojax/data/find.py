@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import zipfile
@@ -84,8 +85,7 @@ def find_in_zip(path: Path) -> Found:
         with zipfile.ZipFile(path) as archive:
             tiles: dict[str, int] = {}
             for member in archive.infolist():
-                # some archivers of Windows write backslashes alone
-                name = member.filename if "/" in member.filename else member.filename.replace("\\", "/")
+                name = _name_in_zip(member)
                 if name.endswith("/"):
                     continue
                 if reason := _why_not(member, name):
@@ -98,6 +98,15 @@ def find_in_zip(path: Path) -> Found:
     except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
         raise UserError(f"{path}: not a readable zip archive ({error})") from None
     return _finish(found, tiles, str(path), "this zip; members")
+
+
+def _name_in_zip(member: zipfile.ZipInfo) -> str:
+    """A member's name with / and as it was typed: some archivers write backslashes, some UTF-8 without saying so."""
+    name = member.filename
+    if not member.flag_bits & 0x800:
+        with contextlib.suppress(UnicodeError):
+            name = name.encode("cp437").decode("utf-8")
+    return name if "/" in name else name.replace("\\", "/")
 
 
 def _why_not(member: zipfile.ZipInfo, name: str) -> str:

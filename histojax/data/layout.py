@@ -35,6 +35,9 @@ NEUTRAL = re.compile(  # where and how tiles were made, not what they show
 )
 
 
+UNLABELLED = re.compile(r"un[-_ ]?(label(l)?ed|annotated|classified)|(no|without)[-_ ]?labels?", re.IGNORECASE)
+
+
 @dataclass
 class Layout:
     """One class ("": none) and one patient or slide a tile, the latter's kind, and what has to be said about it."""
@@ -59,12 +62,21 @@ def read_layout(names: Sequence[str]) -> Layout:
     whole = [tuple(unicodedata.normalize("NFC", part.strip()) for part in name.split("/")[:-1]) for name in names]
     table = {folders: _without_wrappers(folders) for folders in set(whole)}
     notes = _splits_said(whole)
-    layout = _classes(_unwrapped([table[folders] for folders in whole]))
+    layout = _without_unlabelled(_classes(_unwrapped([table[folders] for folders in whole])))
     if not any(layout.classes) and not layout.notes:
         notes += _neutral_said(whole)
     layout.notes = notes + layout.notes + _spellings_said(layout.classes)
     if layout.groups is None and (patients := patients_of(names)):
         layout.groups, layout.kind = patients, "patient"
+    return layout
+
+
+def _without_unlabelled(layout: Layout) -> Layout:
+    """The layout where folders called unlabelled are no class."""
+    names = {name for name in layout.classes if UNLABELLED.fullmatch(name)}
+    if names:
+        layout.classes = ["" if name in names else name for name in layout.classes]
+        layout.notes.append(f"the tiles in {_some(names)} have no label")
     return layout
 
 

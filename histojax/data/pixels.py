@@ -12,12 +12,14 @@ Rules, the same for training, evaluation and `load_encoder`:
 from __future__ import annotations
 
 import io
+import re
 
 import numpy as np
 from PIL import Image, ImageCms, ImageFile
 
 from histojax.data.depth import (
     BITS_PER_SAMPLE,
+    DESCRIPTION,
     REMEDY,
     Unreadable,
     bits_of_png,
@@ -30,6 +32,7 @@ from histojax.data.depth import (
 
 SUBFILE_TYPE, PHOTOMETRIC, PLANES, SAMPLE_FORMAT = 254, 262, 284, 339  # tags of TIFF
 REDUCED_OR_MASK = 1 | 4  # bits of SUBFILE_TYPE
+IMAGEJ_STACK = re.compile(r"^(images|channels|slices|frames)=([2-9]|\d{2,})\s", re.MULTILINE)
 MOST_PAGES = 64  # looked at
 
 
@@ -48,6 +51,10 @@ def rgb_pixels(image: Image.Image, data: bytes | None = None) -> np.ndarray:
 def check_single(image: Image.Image) -> None:
     """Raises Unreadable for stacks: several pages or frames of which none is the tile."""
     count = getattr(image, "n_frames", 1)
+    if image.format == "TIFF" and len(image.getbands()) == 1:
+        stack = IMAGEJ_STACK.search(str(image.tag_v2.get(DESCRIPTION, "")))  # type: ignore[attr-defined]
+        if stack:  # ImageJ may write one directory for all planes
+            raise Unreadable(f"a stack of ImageJ ({stack[0].strip()}): save the picture as RGB")
     if count < 2 or image.format == "MPO":  # a JPEG with a preview behind it
         return
     if image.format != "TIFF":

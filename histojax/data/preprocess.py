@@ -6,6 +6,7 @@ the arithmetic of `normalise`, which the device can do as well. The resize is Pi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any, Protocol
 
@@ -59,6 +60,8 @@ def fit(tile: np.ndarray, rule: Rule) -> np.ndarray:
 
 def as_array(tile: Any) -> np.ndarray:
     """The pixels of an array, or of a Pillow image of any mode as `pixels.rgb_pixels` reads it; raises UserError."""
+    if isinstance(tile, (str, bytes, os.PathLike)):
+        raise UserError(f"a tile must be an array or a Pillow image, got {tile!r:.80}: open it with PIL.Image.open")
     if not isinstance(tile, Image.Image):
         return np.asarray(tile)
     try:

@@ -11,6 +11,7 @@ from typing import Any
 from histojax.common.errors import UserError
 from histojax.common.files import expanded
 from histojax.data.files import open_csv, open_folder, open_zip
+from histojax.data.formats import OTHER_OF, SUFFIXES
 from histojax.data.records import Joined, Source
 from histojax.data.synthetic import SyntheticTissue
 
@@ -63,13 +64,24 @@ def _open_one(spec: str, options: dict[str, Any]) -> Source:
 def _open_path(spec: str) -> Source:
     path = expanded(spec)
     if not path.exists():
-        raise UserError(f"{spec}: does not exist (looked in {Path.cwd()}); {ACCEPTED}")
+        where = "patterns are not expanded: name the folder" if set(spec) & set("*?") else f"looked in {Path.cwd()}"
+        raise UserError(f"{spec}: does not exist ({where}); {ACCEPTED}")
     if path.is_dir():
         return _open_directory(path)
     opener = {".csv": open_csv, ".tsv": open_csv, ".zip": open_zip}.get(path.suffix.lower())
     if opener is None:
-        raise UserError(f"{spec}: a file ending in {path.suffix!r} is not a source of tiles; {ACCEPTED}")
+        what = what_ending_in(path.suffix.lower())
+        raise UserError(f"{spec}: a file ending in {path.suffix!r} is not a source of tiles{what}; {ACCEPTED}")
     return opener(path)
+
+
+def what_ending_in(suffix: str) -> str:
+    """What a file with this suffix is, and what to do with it, in brackets; "" where it is not known."""
+    if suffix in SUFFIXES:
+        return " (one image: name its folder)"
+    if suffix in (".xlsx", ".xls", ".ods", ".parquet", ".feather", ".json", ".jsonl", ".txt", ".dat"):
+        return " (a table? save it as .csv)"
+    return f" ({OTHER_OF[suffix]})" if suffix in OTHER_OF else ""
 
 
 def _open_directory(path: Path) -> Source:

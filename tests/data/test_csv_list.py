@@ -178,7 +178,7 @@ def test_files_are_beside_the_table_or_here(place, monkeypatch):
     message = rf"none of its 2 files exists, the first: gone/a\.png \(looked for in {lists} and {place}\)"
     with pytest.raises(UserError, match=message):
         open_source(write(lists, ("file", "label"), rows))
-    with pytest.raises(UserError, match=r"There is images/tile_000\.png: write names with their suffix"):
+    with pytest.raises(UserError, match=r"There is tile_000\.png: write names as the files have them"):
         open_source(write(place, ("file", "label"), [("images/tile_000", "x")]))
     (lists / "tiles.zip").write_bytes(b"")
     with pytest.raises(UserError, match=r"There is tiles\.zip beside it: unpack it"):
@@ -209,3 +209,15 @@ def test_mistakes_name_the_line_or_column(place, text, message):
 def test_a_tile_listed_twice_counts_once(place):
     source = open_source(write(place, ("file", "label", "patient"), [*ROWS, ROWS[0]]))
     assert len(source) == 2 and source.facts.found == "2 tiles (2 .png); left out: 1 (1 named twice)"
+
+
+def test_coordinates_and_answers_are_neither_labels_nor_patients(place):
+    rows = [(*row[:1], "7", "9", "1") for row in ROWS]
+    source = open_source(write(place, ("file", "x", "y", "case"), rows))
+    assert source.classes == () and source.groups is None
+
+
+def test_names_of_another_machine_are_hinted_at(place):
+    with pytest.raises(UserError, match=r"There is list\.png beside it: write names relative"):
+        (place / "list.png").write_bytes(b"x")
+        open_source(write(place, ("file", "label"), [("C:\\data\\list.png", "x")]))

@@ -29,6 +29,12 @@ def test_jpeg_is_close():
     assert np.abs(decode_tile(file_bytes(tile, "JPEG", quality=95), "t").astype(int) - tile).max() < 8
 
 
+def test_a_jpeg_with_something_behind_its_end_is_read():
+    assert (
+        decode_tile(file_bytes(NOISE, "JPEG") + bytes(99), "t") == decode_tile(file_bytes(NOISE, "JPEG"), "t")
+    ).all()
+
+
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_16_bit_grey_keeps_the_high_byte(kind):
     grey = np.add.outer(np.arange(32) * 1500, np.arange(40) * 300).astype(np.uint16)
@@ -69,8 +75,10 @@ NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     [
         (b"", "0 bytes"),
         (b"hello, I am a text file", "not a JPEG"),
-        (file_bytes(NOISE, "JPEG")[:-200], "damaged"),
+        (file_bytes(NOISE, "JPEG")[:-200], "interrupted"),
         (file_bytes(NOISE, "JPEG")[:300], ""),
+        (file_bytes(NOISE, "JPEG")[:-2000] + bytes(2000), "interrupted"),
+        (file_bytes(NOISE, "JPEG", progressive=True)[:-2000] + bytes(2000), ""),
         (file_bytes(NOISE, "PNG")[:-400], "damaged"),
         (file_bytes(NOISE, "TIFF")[:-5000], ""),
         (b"%PDF-1.7", "a PDF"),
@@ -79,7 +87,7 @@ NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
         (saved(Image.new("1", (20000, 20000))), "cut it into tiles"),
         (saved(Image.new("F", (32, 32)), "TIFF"), "floating-point"),
     ],
-    ids="empty text jpeg-cut jpeg-head png-cut tiff-cut pdf sliver big bomb float".split(),
+    ids="empty text jpeg-cut jpeg-head jpeg-zeros progressive-zeros png-cut tiff-cut pdf sliver big bomb float".split(),
 )
 def test_bad_tiles_name_path_and_reason(data, reason):
     with pytest.raises(BadTile, match=r"some/tile\.png") as caught:

@@ -150,3 +150,11 @@ def test_members_that_cannot_be_had(tmp_path):
     assert len(source) == 1 and source.read(0)[0, 0, 0] == 2
     for reason in ("1 encrypted", "1 compressed in a way that is not read", "1 links", "1 named twice"):
         assert reason in source.facts.found
+
+
+def test_names_in_utf_8_that_the_archive_does_not_call_so(tmp_path):
+    folder = make_folder(tmp_path / "f", {"TumXXr": 1, "Fett": 1})
+    data = packed(folder, "zip").read_bytes().replace(b"TumXXr", "Tumör".encode())
+    (tmp_path / "t.zip").write_bytes(data)
+    source = open_source(tmp_path / "t.zip")
+    assert source.classes == ("Fett", "Tumör") and source.read(1)[0, 0, 0] == 0

@@ -63,6 +63,7 @@ def test_classes_above_and_below_the_parts_of_a_split(parts):
         (["grade1", "grade2", "grade3"], ["grade1", "grade2", "grade3"]),
         (["pT1", "pT2", "pT3"], ["pT1", "pT2", "pT3"]),
         (["0", "1"], ["0", "1"]),
+        (["ADI", "TUM", "unlabeled"], ["", "ADI", "TUM"]),
     ],
 )
 def test_classes(folders, wanted):

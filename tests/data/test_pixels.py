@@ -50,7 +50,7 @@ def test_16_bits_keep_the_high_byte_and_8_in_16_are_8(write, picture):
 @pytest.mark.parametrize(("write", "picture"), WRITERS.values(), ids=WRITERS)
 @pytest.mark.parametrize("bits", [10, 12, 14, 15])
 def test_fewer_bits_in_16_that_no_tag_tells_are_refused(write, picture, bits):
-    with pytest.raises(BadTile, match=r"16-bit samples that reach only \d+, and no tag .*8-bit RGB"):
+    with pytest.raises(BadTile, match=rf"16-bit samples that reach only \d+ \({bits} bits\?\), and no tag .*8-bit RGB"):
         decode_tile(write(in_bits(picture, bits)), "t")
 
 
@@ -120,6 +120,9 @@ def test_planes():
     stack = tiff(RGB.astype(np.uint8)[..., :1], 1, pages=3)
     with pytest.raises(BadTile, match="a stack of 3 pages of 40x32 px"):
         decode_tile(stack, "t")
+    one = tiff(RGB.astype(np.uint8)[..., :1], 1, t270="ImageJ=1.53t\nimages=3\nchannels=3\n")
+    with pytest.raises(BadTile, match=r"a stack of ImageJ \(images=3\)"):
+        decode_tile(one, "t")
 
 
 SIGNED = {

@@ -159,6 +159,8 @@ def test_a_16_bit_file_that_is_only_opened_keeps_its_low_bits(tmp_path):
 
 
 def test_arrays_that_are_no_pictures_say_what_to_do():
+    with pytest.raises(UserError, match=r"open it with PIL\.Image\.open"):
+        fit_all(["a.png"], RULE)
     tile = np.full((32, 32, 3), 1, np.uint8)
     with pytest.raises(UserError, match="only 0 and 1"):
         fit_all([tile, 0 * tile], RULE)

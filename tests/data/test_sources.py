@@ -188,7 +188,13 @@ def test_wrong_files_and_empty_containers_are_user_errors(tmp_path):
     (tmp_path / "slide.svs").write_bytes(b"x")
     (tmp_path / "broken.zip").write_bytes(b"PK\x03\x04 nothing")
     zip_folder(tmp_path / "empty", tmp_path / "empty.zip")
+    for name in ("t.tar.gz", "x.png", "t.xlsx"):
+        (tmp_path / name).write_bytes(b"x")
     for name, message in [
+        ("t.tar.gz", "archives: unpack them"),
+        ("x.png", "one image: name its folder"),
+        ("t.xlsx", r"save it as \.csv"),
+        ("*.png", "patterns are not expanded"),
         ("empty", "no image"),
         ("slide.svs", r"'\.svs' is not"),
         ("broken.zip", "not a readable zip"),
