@@ -4,12 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from reading import read_tree
 from safetensors.numpy import load_file, save_file
 
 from histojax.__main__ import main as histojax
 from histojax.models.vit import ViTConfig
 from histojax.weights.mapping import flatten
-from histojax.weights.read import read_tree
 from histojax.zoo import table
 from histojax.zoo.record import EncoderRecord, Preprocess, WeightFile
 
@@ -99,7 +99,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(capsys, tmp_path, tiny_record)
         ((VIRCHOW, "--encoder", "uni9"), "did you mean uni"),
         ((VIRCHOW, "--encoder", "resnet50"), "another architecture, timm of ViT"),
         ((GOLDEN / "timm_hoptimus_like.safetensors", "--encoder", "tiny_virchow"), "the model expects"),
-        ((LUNIT, "--which", "ema"), "no tensors under the key 'ema'"),
+        ((LUNIT, "--which", "ema"), "no network under 'ema'"),
         ((GOLDEN / "imagebind.pth", "--to", "timm"), "ImageBind can be written as histojax"),
     ):
         code, _, error = run(capsys, *words, "--out", tmp_path / "out")

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from finished_run import make_run
+from reading import read_tree
 from safetensors.numpy import load_file
 
 from histojax.__main__ import main as histojax
 from histojax.models.vit import ViTConfig
 from histojax.weights.pos_embed import resample_grid
-from histojax.weights.read import read_tree
 from histojax.zoo import table
 from histojax.zoo.record import EncoderRecord, Preprocess, WeightFile
 

@@ -6,13 +6,13 @@ from family_cases import listing, listings
 
 from histojax.models.network import abstract, family
 from histojax.weights.detect import the_layout
-from histojax.weights.unwrap import split_modules
+from histojax.weights.search import backbone_tensors
 
 
 @pytest.mark.parametrize("name", listings())
 def test_the_tool_counts_what_the_network_uses(name):
     config, side, _ = load_listings.network_of(name)
-    tensors = split_modules(listing(name))["backbone"]
+    tensors = backbone_tensors(listing(name))
     layout, _ = the_layout(tensors, family=family(config))
     _, report = layout.read(tensors, dtype=None, expected=abstract(config)[1])
     assert not report.missing and not report.unused and side % getattr(config, "patch", 1) == 0

@@ -5,8 +5,8 @@
     python tools/load_listings.py imagebind_huge --no-forward   # how much memory reading its vision branch takes
 
 The names and shapes are the key listings of tests/golden/extractors. For each a safetensors file of that size is made
-in a temporary folder (so disk space for the largest, 4.8 GB, is needed), read by weights.read.read_tree against the
-network of the encoder's record, and the network computes one image. Each runs in a process of its own; columns:
+in a temporary folder (so disk space for the largest, 4.8 GB, is needed), read by weights.backbone against the network
+of the encoder's record, and the network computes one image. Each runs in a process of its own; columns:
 
     parameters    of the network, counted on the tensors that were used; equal to the listing's, or the line says NO
     file, tree    GB on disk, and of the parameters in float32
@@ -41,9 +41,9 @@ from histojax.models.beit import BEIT_BASE  # noqa: E402
 from histojax.models.network import POOLINGS, abstract  # noqa: E402
 from histojax.models.sam import SAM_B  # noqa: E402
 from histojax.models.swin import SWIN_TINY  # noqa: E402
+from histojax.weights.backbone import open_backbone  # noqa: E402
 from histojax.weights.mapping import flatten  # noqa: E402
-from histojax.weights.read import read_tree  # noqa: E402
-from histojax.weights.unwrap import split_modules  # noqa: E402
+from histojax.weights.search import backbone_tensors  # noqa: E402
 from histojax.zoo.table import find  # noqa: E402
 
 RECORDS = {  # listing: record of another name
@@ -111,7 +111,7 @@ def network_of(name: str) -> tuple[Any, int, str]:
 def parameters(name: str, matched: Sequence[str]) -> tuple[int, int]:
     """Return (number of parameters in the tensors that were used, number that there should be) of a listing."""
     used = [key for key in matched if not key.endswith(("running_mean", "running_var"))]
-    plain = split_modules(listings()[name]["keys"])["backbone"]  # the names without a prefix
+    plain = backbone_tensors(listings()[name]["keys"])  # the names without a prefix
     return sum(int(np.prod(plain[key][0])) for key in used), PARTS.get(name, listings()[name]["params"])
 
 
@@ -124,12 +124,13 @@ def one(name: str, forward: bool) -> str:
         path = Path(folder) / "model.safetensors"
         write_random(path, row["keys"])
         base, start = _peak(), time.perf_counter()
-        found = read_tree(path, expected=shapes)
+        opened = open_backbone(path)
+        found = opened.read(shapes)
         seconds, peak, size = time.perf_counter() - start, _peak() - base, path.stat().st_size
     count, wanted = parameters(name, found.report.matched)
     leaves = flatten(found.tree)
     words = [
-        f"{name:34s} {found.family}/{found.layout:12s}",
+        f"{name:34s} {opened.family}/{opened.layout.name:12s}",
         f"{count:>13,d} parameters {'' if count == wanted else f'NO, {wanted:,d} expected '}",
         f"file {size / 1e9:5.2f} tree {sum(leaf.nbytes for leaf in leaves.values()) / 1e9:5.2f} GB",
         f"read {seconds:6.1f} s, peak {peak:5.2f} GB",

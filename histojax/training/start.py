@@ -12,10 +12,11 @@ from ml_collections import ConfigDict
 from histojax.common.errors import UserError
 from histojax.common.files import expanded
 from histojax.ssl.recipe import Recipe
+from histojax.weights.backbone import open_backbone
 from histojax.weights.licence import as_rows
-from histojax.weights.load import load_backbone, load_ssl, training_files
 from histojax.weights.mapping import flatten
 from histojax.weights.pos_embed import resample_grid
+from histojax.weights.training_parts import read_training_parts, training_files
 from histojax.zoo.published import Obtained, licence_chain, obtain, record_of, record_with, weights_sha256
 
 Tree = Any
@@ -45,11 +46,12 @@ def load_start(config: ConfigDict, recipe: Recipe, offline: bool) -> Start:
     sides: dict[str, Tree] = {"student": {}, "teacher": {}}
     notes = []
     if m.weights:
-        tree, report, how = load_backbone(files[m.weights].path, None if m.weights_key == "auto" else m.weights_key)
+        side = None if m.weights_key == "auto" else m.weights_key
+        tree, report, how = open_backbone(files[m.weights].path, family="vit", which=side).read_to_train()
         sides = {side: {"backbone": tree} for side in sides}
         notes.append(f"{m.weights}: {report.summary()} {'; '.join(how)}")
     if training:
-        found, how = load_ssl(*(files[name].path for name in training))
+        found, how = read_training_parts(*(files[name].path for name in training))
         sides = {side: parts | found.get(side, {}) for side, parts in sides.items()}
         notes.append(f"continued from {', '.join(training)}: {'; '.join(how + _share(sides, recipe))}")
     for side, tree in sides.items():

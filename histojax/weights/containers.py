@@ -16,11 +16,11 @@ import ml_dtypes
 import numpy as np
 
 from histojax.common.errors import UserError
-from histojax.weights.lazy import Checkpoint, LazyTensor, Storage, row_major
 from histojax.weights.pickle_reader import refuse_hostile
+from histojax.weights.pickled_dicts import fill_from_pickle
 from histojax.weights.strangers import HEAD, refuse_file, refuse_folder
+from histojax.weights.tensors import LazyTensor, Storage, TensorFile, row_major
 from histojax.weights.torch_file import read_legacy, read_zip
-from histojax.weights.unwrap import SIDES, unwrap
 
 _SAFE_DTYPES: dict[str, Any] = {
     "F64": np.float64,
@@ -44,23 +44,23 @@ _FOLDER_NAMES = (
 )
 
 
-def read_tensors(path: str | Path, *, which: str | None = None) -> Checkpoint:
-    """Return the tensors of a weight file, as stored, under their own names.
+def open_tensors(path: str | Path) -> TensorFile:
+    """Return the tensors of a weight file, as stored and still in it, under their own names.
+
+    Those in dicts of a pickle get the keys in front of their names: {"model": {"a": ...}} is "model/a".
 
     Args:
         path: a .pth / .pt / .bin / .ckpt / .torch / .safetensors file, an index of shards (*.index.json), or a
             folder that holds one of these.
-        which: "teacher" or "student" where a file has both (None takes the teacher and notes it), or the key of the
-            tensors that are wanted.
 
     Raises:
-        UserError: missing, truncated or unknown files; what to do is said.
+        UserError: missing, truncated or unknown files, and those without tensors; what to do is said.
     """
     path = _file_of(Path(path))
     if path.name.endswith(".index.json"):
-        return _no_keys(_read_shards(path, which), which)
-    checkpoint, root = _read(path)
-    return _no_keys(checkpoint, which) if root is None else unwrap(checkpoint, root, which)
+        return _open_shards(path)
+    file, root = _open(path)
+    return file if root is None else fill_from_pickle(file, root)
 
 
 def check_whole(path: str | Path, name: str) -> None:
@@ -73,33 +73,33 @@ def check_whole(path: str | Path, name: str) -> None:
     if name.endswith(".index.json"):
         shard_names(Path(path))
     else:
-        _read(Path(path))
+        _open(Path(path))
 
 
-def _read(path: Path) -> tuple[Checkpoint, Any]:
-    """Return (checkpoint, object in the pickle); of a safetensors file, which has its tensors already, None."""
+def _open(path: Path) -> tuple[TensorFile, Any]:
+    """Return (file, object in the pickle); of a safetensors file, which has its tensors already, None."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         head = file.read(HEAD)
         refuse_file(path, head, size)
         if head[:4] == b"PK\x03\x04":
-            return _read_pickle(Checkpoint(path, "zip .pth", {}), lambda named: read_zip(path, size, named))
+            return _with_root(TensorFile(path, "zip .pth", {}), lambda named: read_zip(path, size, named))
         if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
-            return _read_safetensors(path, file, size), None
+            return _open_safetensors(path, file, size), None
         if head[:1] == b"\x80":
-            return _read_pickle(Checkpoint(path, "legacy .pth", {}), lambda named: read_legacy(path, file, size, named))
+            return _with_root(TensorFile(path, "legacy .pth", {}), lambda named: read_legacy(path, file, size, named))
     if path.suffix == ".safetensors":
         raise UserError(f"{path}: not a whole safetensors file ({size} bytes); delete it and download it again")
     raise UserError(f"{path}: neither a PyTorch file nor safetensors (it starts with {head[:8]!r})")
 
 
-def _read_pickle(checkpoint: Checkpoint, read: Callable[[set[str]], Any]) -> tuple[Checkpoint, Any]:
-    root = read(checkpoint.named)
+def _with_root(file: TensorFile, read: Callable[[set[str]], Any]) -> tuple[TensorFile, Any]:
+    root = read(file.named)
     try:
-        refuse_hostile(checkpoint.named)
+        refuse_hostile(file.named)
     except UserError as error:
-        raise UserError(f"{checkpoint.path}: {error}") from None
-    return checkpoint, root
+        raise UserError(f"{file.path}: {error}") from None
+    return file, root
 
 
 def _file_of(path: Path) -> Path:
@@ -122,14 +122,7 @@ def _file_of(path: Path) -> Path:
 # safetensors
 
 
-def _no_keys(checkpoint: Checkpoint, which: str | None) -> Checkpoint:
-    """Return the checkpoint, unless a key is asked for: only pickles have them."""
-    if which not in (None, *SIDES) and checkpoint.container != "sharded .bin":
-        raise UserError(f"{checkpoint.path}: a safetensors file has no key {which!r}: use --which teacher or student")
-    return checkpoint
-
-
-def _read_safetensors(path: Path, file: BinaryIO, size: int) -> Checkpoint:
+def _open_safetensors(path: Path, file: BinaryIO, size: int) -> TensorFile:
     file.seek(0)
     length = int.from_bytes(file.read(8), "little")
     start = 8 + length
@@ -147,7 +140,7 @@ def _read_safetensors(path: Path, file: BinaryIO, size: int) -> Checkpoint:
         raise UserError(
             f"{path}: the safetensors header is damaged ({error}); delete it and download it again"
         ) from None
-    return Checkpoint(path, "safetensors", tensors, metadata={key: str(value) for key, value in metadata.items()})
+    return TensorFile(path, "safetensors", tensors, metadata={key: str(value) for key, value in metadata.items()})
 
 
 def _safe_tensor(path: Path, name: str, entry: Mapping[str, Any], start: int, size: int) -> LazyTensor:
@@ -167,29 +160,29 @@ def _safe_tensor(path: Path, name: str, entry: Mapping[str, Any], start: int, si
     return LazyTensor(shape, dtype, path, storage, 0, row_major(shape))
 
 
-def shard_names(path: Path) -> tuple[dict[str, str], list[str]]:
-    """Return (shard by tensor, the shards) of an index."""
+def shard_names(index: Path) -> tuple[dict[str, str], list[str]]:
+    """Return ({tensor: its shard}, the shards) of an index (*.index.json); UserError if it is none."""
     try:
-        shards = json.loads(path.read_text())["weight_map"]
+        shards = json.loads(index.read_text())["weight_map"]
         names = sorted(set(shards.values()))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise UserError(f"{path}: not an index of shards (no weight_map)") from None
+        raise UserError(f"{index}: not an index of shards (no weight_map); delete it and run again") from None
     if any(not isinstance(name, str) or Path(name).name != name for name in names):
-        raise UserError(f"{path}: the index names files outside its folder: {names}")
+        raise UserError(f"{index}: the index names files outside its folder: {names}")
     return shards, names
 
 
-def _read_shards(path: Path, which: str | None) -> Checkpoint:
+def _open_shards(path: Path) -> TensorFile:
     shards, names = shard_names(path)
     missing = [name for name in names if not (path.parent / name).is_file()]
     if missing:
         raise UserError(
             f"{path}: {len(missing)} of {len(names)} shards are missing: {', '.join(missing)}; download them"
         )
-    parts = {name: read_tensors(path.parent / name, which=which) for name in names}
+    parts = {name: open_tensors(path.parent / name) for name in names}
     absent = [f"{name} (in {shard})" for name, shard in shards.items() if name not in parts[shard].tensors]
     if absent:
         raise UserError(f"{path}: the shards lack {len(absent)} tensors of the index: {', '.join(absent[:6])}")
     safe = all(part.container == "safetensors" for part in parts.values())
     tensors = {name: parts[shard].tensors[name] for name, shard in shards.items()}
-    return Checkpoint(path, "sharded safetensors" if safe else "sharded .bin", tensors)
+    return TensorFile(path, "sharded safetensors" if safe else "sharded .bin", tensors)

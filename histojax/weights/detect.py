@@ -35,7 +35,7 @@ FAMILIES = {  # family: what it is called in messages
 
 
 def detect_layout(names: Iterable[str], layouts: Iterable[Layout] = LAYOUTS) -> list[tuple[Layout, str]]:
-    """Return the layouts that fit the tensor names (clean ones, see unwrap.clean_names), each with the reason."""
+    """Return the layouts that fit the tensor names (clean ones, see search.clean_names), each with the reason."""
     known = set(names)
     return [(layout, why) for layout in layouts if (why := layout.recognise(known))]
 

@@ -76,7 +76,10 @@ def how_to_load(
     if layout == "histojax" and encoder:
         return ["import histojax", f'encoder = histojax.load_encoder("{encoder}", weights="THIS_FOLDER")']
     if layout == "histojax":
-        return ["from histojax.weights.read import read_tree", 'family, _, tree, *_ = read_tree("THIS_FOLDER")']
+        return [
+            "from histojax.weights.backbone import open_backbone",
+            'tree = open_backbone("THIS_FOLDER").read().tree',
+        ]
     return ["import safetensors.torch", f"tensors = {_TENSORS}  # names of {family}, {layout}"]
 
 

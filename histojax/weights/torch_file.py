@@ -16,9 +16,9 @@ import ml_dtypes
 import numpy as np
 
 from histojax.common.errors import UserError
-from histojax.weights.lazy import LazyTensor, Storage, span
 from histojax.weights.pickle_reader import Placeholder, load_pickle
 from histojax.weights.strangers import refuse_zip
+from histojax.weights.tensors import LazyTensor, Storage, span
 
 MAX_PICKLE = 1 << 28  # bytes of the object description inside a .pth (its tensors are stored beside it)
 # what zipfile raises on damaged files; ValueError: names that are not text, negative offsets

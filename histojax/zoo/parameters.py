@@ -14,9 +14,9 @@ from histojax.common.errors import UserError
 from histojax.models.network import POOLINGS, abstract, family, feature_width
 from histojax.models.resnet import ResNetConfig
 from histojax.models.vit import ViTConfig
+from histojax.weights.backbone import open_backbone
 from histojax.weights.mapping import flatten, unflatten
 from histojax.weights.pos_embed import mode_of
-from histojax.weights.read import open_weights
 from histojax.weights.vit_tree import grid_of, regrid, with_class_row
 from histojax.zoo.record import EncoderRecord
 
@@ -43,10 +43,10 @@ def read_parameters(path: str | Path, record: EncoderRecord, which: str | None =
 
     Its layout is recognised; `which` is "teacher" or "student" where it has both (default: the teacher). A grid of
     positions of another size than the input's is resampled once, here, as the model's library does it (the
-    configuration's `interpolation`). Raises UserError for a file of another network, see weights.read.
+    configuration's `interpolation`). Raises UserError for a file of another network, see weights.backbone.
     """
     config = run_config(record)
-    found = open_weights(path, family=family(config), which=which)
+    found = open_backbone(path, family=family(config), which=which)
     if not isinstance(config, ViTConfig):
         tree, _, notes = found.read(abstract(config)[1])
         return tree, notes

@@ -18,14 +18,14 @@ from histojax.models.network import POOLINGS, abstract, family
 from histojax.models.resnet import ResNetConfig
 from histojax.models.sizes import SIZES
 from histojax.models.vit import ViTConfig
+from histojax.weights.backbone import Backbone, open_backbone
 from histojax.weights.checks import value_faults
 from histojax.weights.library_configs import InputRule
 from histojax.weights.licence import CARD, Link, card_beside, chain_of_card, warnings_of
 from histojax.weights.loading import epsilon_warning
 from histojax.weights.mapping import Report, flatten
 from histojax.weights.pos_embed import mode_of
-from histojax.weights.read import Found, open_weights
-from histojax.weights.unwrap import SIDES
+from histojax.weights.search import SIDES
 from histojax.zoo.published import licence_chain, not_published, obtain, record_of, record_with, weights_sha256
 from histojax.zoo.record import EncoderRecord
 from histojax.zoo.run_checkpoints import backbone_of, newest_step
@@ -74,7 +74,7 @@ def open_file(
         source: what published.obtain takes.
         record: the encoder it is of; None: the one of that name or of that SHA-256, else what the card beside the
             file says, or the config.json of timm or transformers.
-        layout, which, ignore: see weights.read.read_tree.
+        layout, which, ignore: see weights.backbone.
         licence: of a file that brings none.
         heads: of a ViT, where nothing else says it.
         offline: never download.
@@ -91,7 +91,7 @@ def open_file(
     digest, card = weights_sha256(path), card_beside(path)
     published = named[0] if named else record_with(digest)
     record = record or published
-    found = open_weights(
+    found = open_backbone(
         path,
         family=family(record.network) if record else None,
         layout=layout,
@@ -119,7 +119,7 @@ def open_file(
     return parcel
 
 
-def _expected(record: EncoderRecord | None, found: Found) -> Tree | None:
+def _expected(record: EncoderRecord | None, found: Backbone) -> Tree | None:
     """The tree of the record's network with the file's own position grid, and its mask token or classifier if any."""
     if record is None:
         return None
@@ -131,7 +131,7 @@ def _expected(record: EncoderRecord | None, found: Found) -> Tree | None:
     return abstract(config)[1]
 
 
-def _facts(found: Found, path: Path, digest: str, notes: Sequence[str]) -> dict[str, Any]:
+def _facts(found: Backbone, path: Path, digest: str, notes: Sequence[str]) -> dict[str, Any]:
     source = {
         "file": path.name,
         "sha256": digest,
@@ -266,7 +266,7 @@ def open_run(folder: str | Path, *, which: str = "teacher", step: int | None = N
     config = card["recipe"] if export == folder else read_json(folder / "config.json")["config"]
     newest = newest_step(folder / "checkpoints")
     if step is None and (file.is_file() or export == folder):
-        found = open_weights(file, family="vit", layout="meta", which=which)
+        found = open_backbone(file, family="vit", layout="meta", which=which)
         tree, report, notes = found.read()
         if newest is not None and newest > card.get("steps", newest):
             notes.append(f"of step {card['steps']}, when it was exported; the newest checkpoint is of step {newest}")

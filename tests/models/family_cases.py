@@ -13,7 +13,7 @@ from parity_cases.networks import excess, first_images, run
 
 from histojax.models.network import abstract, family
 from histojax.weights.detect import the_layout
-from histojax.weights.unwrap import split_modules
+from histojax.weights.search import backbone_tensors
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "extractors"
 
@@ -56,7 +56,7 @@ def read_listing(config: Any, tensors: dict[str, np.ndarray]) -> int:
 
     Every tensor must be used or known to be unwanted, and the tree must be shaped like the network's.
     """
-    tensors = split_modules(tensors)["backbone"]
+    tensors = backbone_tensors(tensors)
     layout, _ = the_layout(tensors, family=family(config))
     expected = abstract(config)[1]
     _, report = layout.read(tensors, dtype=None, expected=expected)

@@ -16,10 +16,10 @@ from histojax.models.beit import (
     relative_index,
 )
 from histojax.models.network import abstract
-from histojax.weights.containers import read_tensors
+from histojax.weights.containers import open_tensors
 from histojax.weights.detect import layouts_of
 from histojax.weights.mapping import flatten, unflatten
-from histojax.weights.unwrap import clean_names
+from histojax.weights.search import backbone_tensors
 from histojax.zoo.encoder import load_encoder
 from histojax.zoo.record import Preprocess
 from histojax.zoo.table import find
@@ -64,7 +64,7 @@ def test_published_names(config, name, parameters):
 
 @pytest.mark.parametrize("file", ["beit_perlayer_relpos.pth", "beit_shared_relpos.pth", "data2vec_vision.safetensors"])
 def test_layout_writes_what_it_read(file):
-    tensors, _ = clean_names(read_tensors(GOLDEN / file).tensors)
+    tensors = backbone_tensors(open_tensors(GOLDEN / file).tensors)
     written = rewritten("beit", tensors)
     assert len(written) > 40
     left = set(tensors) - set(written)
@@ -107,6 +107,6 @@ def test_relative_index_by_hand():
 
 
 def test_relative_index_equals_the_stored_buffer():
-    tensors, _ = clean_names(read_tensors(GOLDEN / "beit_perlayer_relpos.pth").tensors)
+    tensors = backbone_tensors(open_tensors(GOLDEN / "beit_perlayer_relpos.pth").tensors)
     stored = tensors["blocks.0.attn.relative_position_index"].numpy()
     np.testing.assert_array_equal(relative_index(5), stored)

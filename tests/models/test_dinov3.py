@@ -17,7 +17,7 @@ from histojax.models.dinov3 import (
     rotation,
 )
 from histojax.models.network import abstract
-from histojax.weights.containers import read_tensors
+from histojax.weights.containers import open_tensors
 
 
 @pytest.mark.parametrize("name", ["hf_dinov3_vit", "hf_dinov3_vit_gated"])
@@ -64,7 +64,7 @@ def test_sizes(config, millions):
 
 @pytest.mark.parametrize("name", ["hf_dinov3_vit", "hf_dinov3_vit_gated"])
 def test_layout_writes_what_it_read(name):
-    tensors = read_tensors(GOLDEN / f"{name}.safetensors").tensors
+    tensors = open_tensors(GOLDEN / f"{name}.safetensors").tensors
     written = rewritten("dinov3", tensors)
     assert set(tensors) == set(written)
     for key, value in written.items():

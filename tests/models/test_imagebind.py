@@ -4,7 +4,7 @@ from family_cases import GOLDEN, listing, read_listing, rewritten, run_case, wor
 
 from histojax.common.errors import UserError
 from histojax.models.imagebind import IMAGEBIND_HUGE
-from histojax.weights.containers import read_tensors
+from histojax.weights.containers import open_tensors
 from histojax.weights.layouts.imagebind import IMAGEBIND
 
 STEM = "modality_preprocessors.vision.rgbt_stem.proj.1.weight"
@@ -28,7 +28,7 @@ def test_published_names():
 
 
 def test_frames_of_the_stem_are_summed():
-    tensors = read_tensors(GOLDEN / "imagebind.pth").tensors
+    tensors = open_tensors(GOLDEN / "imagebind.pth").tensors
     tree, _ = IMAGEBIND.read(tensors)
     stem = tensors[STEM].numpy()  # (D, 3, 2, 14, 14)
     expected = stem[5, 2, 0, 3, 4] + stem[5, 2, 1, 3, 4]
@@ -37,4 +37,4 @@ def test_frames_of_the_stem_are_summed():
 
 def test_folded_stem_cannot_be_written():
     with pytest.raises(UserError, match="folded"):
-        rewritten("imagebind", read_tensors(GOLDEN / "imagebind.pth").tensors)
+        rewritten("imagebind", open_tensors(GOLDEN / "imagebind.pth").tensors)

@@ -5,7 +5,7 @@ from family_cases import listing, read_listing, rewritten, run_case, worst_exces
 
 from histojax.models.blocks import Conv, nnx
 from histojax.models.resnet import RESNET50, RESNET50_TRUNCATED, RETCCL, max_pool
-from histojax.weights.containers import read_tensors
+from histojax.weights.containers import open_tensors
 
 
 def test_golden():
@@ -35,7 +35,7 @@ def test_published_names(config, name, parameters):
 def test_layout_writes_what_it_read():
     from family_cases import GOLDEN
 
-    stored = {k: v.numpy() for k, v in read_tensors(GOLDEN / "resnet_imagenet.safetensors").tensors.items()}
+    stored = {k: v.numpy() for k, v in open_tensors(GOLDEN / "resnet_imagenet.safetensors").tensors.items()}
     written = rewritten("resnet", stored)
     assert set(stored) - set(written) == {k for k in stored if k.endswith("num_batches_tracked")}
     for name, value in written.items():

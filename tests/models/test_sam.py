@@ -12,7 +12,7 @@ from histojax.models import sam
 from histojax.models.blocks import in_order
 from histojax.models.network import abstract
 from histojax.models.sam import SAM_B, SAM_H, SAM_L, Sam, SamConfig, relative_attention, resize_table, turns
-from histojax.weights.containers import read_tensors
+from histojax.weights.containers import open_tensors
 from histojax.weights.mapping import flatten, unflatten
 
 TINY = SamConfig(16, 3, 2, (1,), window=3, image=64, features=4)
@@ -46,7 +46,7 @@ def test_published_names(config, name, parameters):
 
 
 def test_layout_writes_what_it_read():
-    stored = {k: v.numpy() for k, v in read_tensors(GOLDEN / "sam_windowed.pth").tensors.items()}
+    stored = {k: v.numpy() for k, v in open_tensors(GOLDEN / "sam_windowed.pth").tensors.items()}
     written = rewritten("sam", stored)
     assert set(written) == {name for name in stored if name.startswith("image_encoder.")}
     for name, value in written.items():

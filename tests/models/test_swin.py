@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from family_cases import GOLDEN, listing, read_listing, rewritten, run_case, worst_excess
 from flax import nnx
+from reading import read_tree
 from safetensors.numpy import save_file
 
 from histojax.common.errors import UserError
@@ -18,9 +19,9 @@ from histojax.models.swin import (
     to_windows,
     window_index,
 )
-from histojax.weights.containers import read_tensors
+from histojax.weights.containers import open_tensors
 from histojax.weights.detect import detect_layout
-from histojax.weights.read import read_tree
+from histojax.weights.search import backbone_tensors
 
 FILE = GOLDEN / "ctranspath_3stage.pth"
 
@@ -62,7 +63,7 @@ def renamed_as_timm(tensors):
 
 def test_three_stages_in_the_names_of_newer_timm(tmp_path):
     """How many stages there are is up to the file; a merging that is lost, or one too many, is named."""
-    stored = {name: tensor.numpy() for name, tensor in read_tensors(FILE).tensors.items()}
+    stored = {name: tensor.numpy() for name, tensor in backbone_tensors(open_tensors(FILE).tensors).items()}
     new = renamed_as_timm(stored)
     save_file(new, tmp_path / "new.safetensors")
     found, wanted = read_tree(tmp_path / "new.safetensors"), read_tree(FILE)
@@ -94,7 +95,7 @@ def test_plain_swin_runs():
 
 
 def test_layout_writes_what_it_read():
-    tensors = read_tensors(FILE).tensors
+    tensors = backbone_tensors(open_tensors(FILE).tensors)
     written = rewritten("swin", tensors)
     unread = ("index", "attn_mask", "num_batches_tracked")
     assert all(name.endswith(unread) for name in set(tensors) - set(written))
@@ -104,7 +105,7 @@ def test_layout_writes_what_it_read():
 
 @pytest.mark.parametrize("stage, grid", [(0, 28), (1, 14)])
 def test_index_and_mask_equal_the_stored_buffers(stage, grid):
-    tensors = read_tensors(FILE).tensors
+    tensors = backbone_tensors(open_tensors(FILE).tensors)
     mask = tensors[f"layers.{stage}.blocks.1.attn_mask"].numpy()
     np.testing.assert_array_equal(shift_mask((grid, grid), 7, 3), mask)
     index = tensors[f"layers.{stage}.blocks.1.attn.relative_position_index"].numpy()

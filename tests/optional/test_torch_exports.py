@@ -19,6 +19,7 @@ timm = pytest.importorskip("timm")
 transformers = pytest.importorskip("transformers")
 
 from PIL import Image  # noqa: E402
+from reading import read_tree  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from torch_cases import MLP, VITS, assert_close, images, ours, random_tree, to_torch, tokens  # noqa: E402
 
@@ -26,7 +27,6 @@ from histojax.models.sam import SAM_B  # noqa: E402
 from histojax.models.vit import ViTConfig, vit_config  # noqa: E402
 from histojax.weights.export import write_export  # noqa: E402
 from histojax.weights.library_configs import InputRule  # noqa: E402
-from histojax.weights.read import read_tree  # noqa: E402
 
 
 @pytest.mark.parametrize("name", VITS)

@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 transformers = pytest.importorskip("transformers")
 
+from reading import read_tree  # noqa: E402
 from torch_cases import MLP, VITS, assert_close, images, ours, to_torch, tokens  # noqa: E402
 
 from histojax.models.beit import BeitConfig  # noqa: E402
@@ -18,7 +19,6 @@ from histojax.models.resnet import ResNetConfig  # noqa: E402
 from histojax.models.sam import SamConfig  # noqa: E402
 from histojax.models.swin import SWIN_TINY  # noqa: E402
 from histojax.models.vit import ViTConfig  # noqa: E402
-from histojax.weights.read import read_tree  # noqa: E402
 
 
 def shaken(model, high=1.5):

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from reading import read_to_train, read_tree
 from safetensors.numpy import load_file, save_file
 from vit_arrays import GOLDEN, state_dict
 
@@ -11,8 +12,6 @@ from histojax.__main__ import main as histojax
 from histojax.common.errors import UserError
 from histojax.weights.layouts.dinov2 import META
 from histojax.weights.layouts.timm_vit import TIMM
-from histojax.weights.load import load_backbone
-from histojax.weights.read import read_tree
 from histojax.zoo.parameters import read_parameters
 from histojax.zoo.table import find
 
@@ -93,7 +92,7 @@ def test_numbers_that_were_never_trained(value, message, tmp_path, capsys):
     if value.dtype == np.int8:
         tensors["blocks.0.mlp.fc1.weight"] = value
     save_file(tensors, file)
-    for read in (read_tree, load_backbone, lambda path: read_parameters(path, find("dinov2_vits14"))):
+    for read in (read_tree, read_to_train, lambda path: read_parameters(path, find("dinov2_vits14"))):
         with pytest.raises(UserError, match=r"a\.safetensors: "):
             read(file)
     with pytest.raises(UserError, match=re.escape(message)):

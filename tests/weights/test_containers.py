@@ -8,7 +8,7 @@ from torch_writer import BF16, Raw, call, emit_tensor, save, save_legacy, text
 from vit_arrays import GOLDEN, assert_same
 
 from histojax.common.errors import UserError
-from histojax.weights.containers import check_whole, read_tensors
+from histojax.weights.containers import check_whole, open_tensors
 
 EXTRACTORS = GOLDEN / "extractors"
 DTYPES = ["float32", "float64", "float16", "int64", "int32", "uint8", "bool"]
@@ -23,9 +23,9 @@ def arrays():
     }
 
 
-def read(path, **options):
-    checkpoint = read_tensors(path, **options)
-    return checkpoint, {name: tensor.numpy() for name, tensor in checkpoint.tensors.items()}
+def read(path):
+    file = open_tensors(path)
+    return file, {name: tensor.numpy() for name, tensor in file.tensors.items()}
 
 
 @pytest.mark.parametrize(
@@ -34,36 +34,36 @@ def read(path, **options):
 )
 def test_torture_files_of_pytorch(file, container):
     expected = np.load(EXTRACTORS / "format_expected.npz")
-    checkpoint, found = read(EXTRACTORS / file)
+    checkpoint, stored = read(EXTRACTORS / file)
+    key = "model/" if file.endswith(".pth") else ""
+    found = {name.removeprefix(key): value for name, value in stored.items() if name.startswith(key)}
     assert checkpoint.container == container
     assert set(found) == set(expected)
     for name, value in found.items():
-        lazy = checkpoint.tensors[name]
+        lazy = checkpoint.tensors[key + name]
         assert lazy.shape == value.shape == expected[name].shape and lazy.dtype == value.dtype
         np.testing.assert_array_equal(value.astype(expected[name].dtype), expected[name], err_msg=name)
     assert found["bf16"].dtype == BF16 and found["i16"].dtype == np.int16 and found["bool"].dtype == bool
     if file.endswith(".pth"):
-        assert checkpoint.wrapper == "model"
         assert checkpoint.other["epoch"] == "7" and checkpoint.other["args"] == "<argparse.Namespace>"
 
 
 @pytest.mark.parametrize(
-    "file, wrapper, count",
+    "file, key, count",
     [
-        ("timm_lunit_like_dino_checkpoint.pth", "teacher", 31),
+        ("timm_lunit_like_dino_checkpoint.pth", "teacher/", 31),
         ("timm_uni_like_pytorch_model.bin", "", 34),
         ("timm_lunit_like_bf16.safetensors", "", 30),
     ],
 )
-def test_published_kinds_of_file(file, wrapper, count):
-    checkpoint, found = read(EXTRACTORS / file)
-    assert checkpoint.wrapper == wrapper and len(found) == count
-    assert all(np.isfinite(value.astype(np.float32)).all() for value in found.values())
+def test_published_kinds_of_file(file, key, count):
+    found = {name: value for name, value in read(EXTRACTORS / file)[1].items() if name.startswith(key)}
+    assert len(found) == count and all(np.isfinite(value.astype(np.float32)).all() for value in found.values())
 
 
 def test_reading_one_tensor_reads_only_its_bytes(tmp_path):
     path = save(tmp_path / "a.pth", {"big": np.zeros(100_000, np.float32), "small": np.arange(4, dtype=np.float32)})
-    tensor = read_tensors(path).tensors["small"]
+    tensor = open_tensors(path).tensors["small"]
     data = bytearray(path.read_bytes())
     start = bytes(data).index(np.arange(4, dtype=np.float32).tobytes())
     path.write_bytes(data[: start + 16])  # everything behind it is gone
@@ -99,9 +99,9 @@ def test_views_share_storages_and_stay_in_them(tmp_path):
     np.testing.assert_array_equal(found["same"], [[5, 5], [5, 5]])
     for bad in (view(9, (4,), (1,)), view(0, (4, 4), (4, 1)), view(0, (2,), (60000,))):
         with pytest.raises(UserError, match="past its storage"):
-            read_tensors(save(tmp_path / "b.pth", {"base": base, "bad": bad}))
+            open_tensors(save(tmp_path / "b.pth", {"base": base, "bad": bad}))
     with pytest.raises(UserError, match="too large for this file"):
-        read_tensors(save(tmp_path / "b.pth", {"base": base, "bad": view(0, (60000, 60000), (0, 0))}))
+        open_tensors(save(tmp_path / "b.pth", {"base": base, "bad": view(0, (60000, 60000), (0, 0))}))
 
 
 def test_parameters_and_wrapped_tensors(tmp_path):
@@ -113,36 +113,13 @@ def test_parameters_and_wrapped_tensors(tmp_path):
     np.testing.assert_array_equal(found["p"], value)
 
 
-@pytest.mark.parametrize(
-    "wrapped, wrapper",
-    [
-        (lambda t: t, ""),
-        (lambda t: {"teacher": t}, "teacher"),
-        (lambda t: {"state_dict": t, "epoch": 3}, "state_dict"),
-        (lambda t: {"model": {"state_dict": t}, "optimizer": {"state": {}}}, "model/state_dict"),
-        (lambda t: {"module": t}, "module"),
-        (lambda t: {"teacher_dino_head": t}, "teacher_dino_head"),
-    ],
-)
-def test_wrappers(wrapped, wrapper, tmp_path):
-    checkpoint, found = read(save(tmp_path / "a.pth", wrapped(arrays())))
-    assert checkpoint.wrapper == wrapper
-    assert_same(found, arrays())
-
-
-def test_a_stray_tensor_beside_the_wrapper_does_not_hide_it(tmp_path):
-    checkpoint, found = read(save(tmp_path / "a.pth", {"step": np.zeros((), np.int64), "model": arrays()}))
-    assert checkpoint.wrapper == "model" and len(found) == len(arrays())
-
-
-def test_teacher_or_student_is_chosen_and_said(tmp_path):
-    path = save(tmp_path / "a.pth", {"student": {"w": np.zeros(2, "f4")}, "teacher": {"w": np.ones(2, "f4")}})
-    checkpoint, found = read(path)
-    assert found["w"][0] == 1 and "took the teacher" in checkpoint.notes[0]
-    assert read(path, which="student")[1]["w"][0] == 0
-    only = save(tmp_path / "b.pth", {"teacher": {"w": np.ones(2, "f4")}})
-    with pytest.raises(UserError, match="has teacher but no student"):
-        read_tensors(only, which="student")
+def test_dicts_in_dicts(tmp_path):
+    """Keys are put in front of names; what is no tensor is described."""
+    content = {"model": {"state_dict": arrays()}, "optimizer": {"state": {0: {"x": np.ones(2, "f4")}}, "groups": []}}
+    file, found = read(save(tmp_path / "a.pth", content | {"epoch": 7, "step": np.zeros((), np.int64)}))
+    expected = {f"model/state_dict/{name}": value for name, value in arrays().items()}
+    assert_same(found, expected | {"optimizer/state/0/x": np.ones(2, "f4"), "step": np.zeros((), np.int64)})
+    assert file.other == {"epoch": "7", "optimizer/groups": "list"}
 
 
 def test_malicious_file_executes_nothing(tmp_path):
@@ -154,7 +131,7 @@ def test_malicious_file_executes_nothing(tmp_path):
         assert not target.exists()
     swapped = Raw(bytes(call("builtins", "eval", text(f"__import__('os').mkdir({str(target)!r})"))))
     with pytest.raises(UserError, match=r"malicious: .* builtins\.eval"):
-        read_tensors(save(tmp_path / "b.pth", swapped))
+        open_tensors(save(tmp_path / "b.pth", swapped))
     assert not target.exists()
 
 
@@ -183,7 +160,7 @@ def test_truncated_pytorch_files(write, tmp_path):
     ]:
         path.write_bytes(data[:length])
         with pytest.raises(UserError, match=r"a\.pth"):
-            read_tensors(path)
+            open_tensors(path)
 
 
 def test_truncated_safetensors(tmp_path):
@@ -193,7 +170,7 @@ def test_truncated_safetensors(tmp_path):
     for length in [1, 7, 8, 9, 40, len(data) // 2, len(data) - 1]:
         path.write_bytes(data[:length])
         with pytest.raises(UserError, match="download it again"):
-            read_tensors(path)
+            open_tensors(path)
 
 
 @pytest.mark.parametrize(
@@ -212,15 +189,15 @@ def test_damaged_safetensors_headers(header, tmp_path):
     path = tmp_path / "a.safetensors"
     path.write_bytes(len(text_).to_bytes(8, "little") + text_ + bytes(16))
     with pytest.raises(UserError, match="safetensors"):
-        read_tensors(path)
+        open_tensors(path)
 
 
 def test_files_without_tensors_say_what_they_hold(tmp_path):
     with pytest.raises(UserError, match="top level: epoch, lr"):
-        read_tensors(save(tmp_path / "a.pth", {"epoch": 1, "lr": 0.1}))
+        open_tensors(save(tmp_path / "a.pth", {"epoch": 1, "lr": 0.1}))
     model = call("torchvision.models.resnet", "ResNet")
     with pytest.raises(UserError, match=r"whole pickled torchvision\.models\.resnet\.ResNet"):
-        read_tensors(save(tmp_path / "b.pth", model))
+        open_tensors(save(tmp_path / "b.pth", model))
 
 
 def test_shards_and_folders(tmp_path):
@@ -235,23 +212,23 @@ def test_shards_and_folders(tmp_path):
         assert_same(found, one | two)
     (tmp_path / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(UserError, match=r"1 of 2 shards are missing: model-00002"):
-        read_tensors(tmp_path)
+        open_tensors(tmp_path)
     outside = {"weight_map": {"a": "../secret.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(outside))
     with pytest.raises(UserError, match="outside its folder"):
-        read_tensors(tmp_path)
+        open_tensors(tmp_path)
 
 
 def test_folders_must_hold_one_weight_file(tmp_path):
     with pytest.raises(UserError, match="found none"):
-        read_tensors(tmp_path)
+        open_tensors(tmp_path)
     save(tmp_path / "only.pth", arrays())
-    assert read_tensors(tmp_path).path.name == "only.pth"
+    assert open_tensors(tmp_path).path.name == "only.pth"
     save(tmp_path / "second.pth", arrays())
     with pytest.raises(UserError, match=r"only\.pth, second\.pth"):
-        read_tensors(tmp_path)
+        open_tensors(tmp_path)
     with pytest.raises(UserError, match="no such file"):
-        read_tensors(tmp_path / "absent.pth")
+        open_tensors(tmp_path / "absent.pth")
 
 
 def test_numpy_arrays_inside_a_pickle_are_tensors_too(tmp_path):

@@ -3,22 +3,21 @@ import json
 
 import numpy as np
 import pytest
+from reading import read_to_train, read_tree
 from safetensors.numpy import load_file
 from vit_arrays import BACKBONES, GOLDEN, assert_same, state_dict
 
 from histojax.common.errors import UserError
 from histojax.weights import export
-from histojax.weights.containers import read_tensors
+from histojax.weights.containers import open_tensors
 from histojax.weights.detect import the_layout
 from histojax.weights.export import TARGETS, write_export
 from histojax.weights.layouts.dinov2 import META
 from histojax.weights.library_configs import InputRule
 from histojax.weights.licence import Link
-from histojax.weights.load import load_backbone
 from histojax.weights.mapping import flatten
-from histojax.weights.read import read_tree
 from histojax.weights.safetensors_file import write_safetensors
-from histojax.weights.unwrap import clean_names, split_modules
+from histojax.weights.search import backbone_tensors
 
 FILES = GOLDEN / "extractors"
 APACHE = Link("dinov2_vits14", "Apache-2.0", True, True)
@@ -34,7 +33,7 @@ def test_an_export_reads_back(model, layout, tmp_path):
             "w3": {"kernel": np.eye(48, 16, dtype="f4") * np.ones((2, 1, 1), "f4"), "bias": np.ones((2, 16), "f4")},
         }
     path = write_export(tmp_path / "out", tree, layout, {}, heads=4)
-    back, report, _ = load_backbone(tmp_path / "out")
+    back, report, _ = read_to_train(tmp_path / "out")
     assert not report.unused and path.name == "model.safetensors"
     if layout != "timm":
         assert_same(flatten(back), flatten(tree))
@@ -59,7 +58,7 @@ def test_card_keeps_facts_hash_and_the_position_trap(tmp_path):
         "3 x 3" in card["positions"] and "6 px" in card["positions"] and "timm always antialiased" in card["positions"]
     )
     assert card["preprocessing"]["mean"] == [0.5] * 3
-    stored = read_tensors(path).metadata
+    stored = open_tensors(path).metadata
     assert stored["format"] == "pt" and "dinov2_vits14: Apache-2.0" in stored["licence"]
     assert "3 x 3" in stored["positions"]
     config = json.loads((tmp_path / "out" / "config.json").read_text())["pretrained_cfg"]
@@ -105,7 +104,7 @@ def test_import_then_export_is_bit_equal(file, tmp_path):
     target = {"hf-gated": "hf"}.get(name, name)
     assert target in TARGETS[family]
     out = load_file(write_export(tmp_path / "out", tree, target, {}, family=family, chain=[APACHE], heads=4))
-    source = split_modules(clean_names(read_tensors(FILES / file).tensors)[0])["backbone"]
+    source = backbone_tensors(open_tensors(FILES / file).tensors)
     assert set(out) == set(report.matched)
     assert_same(out, {key: source[key].numpy() for key in out})
     own = write_export(tmp_path / "own", tree, "histojax", {}, family=family, chain=[APACHE], heads=4)
@@ -201,7 +200,7 @@ def test_a_folder_of_something_else_is_not_written_into(tmp_path):
 @pytest.mark.parametrize("listed", [True, False])
 def test_our_own_file_is_read_strictly(file, family, lost, listed, tmp_path):
     path = write_export(tmp_path / "out", read_tree(FILES / file).tree, "histojax", {}, family=family, heads=4)
-    tensors, metadata = load_file(path), read_tensors(path).metadata
+    tensors, metadata = load_file(path), open_tensors(path).metadata
     if not listed:  # as written before names were listed
         metadata.pop("histojax_tensors")
     write_safetensors(path, {name: value for name, value in tensors.items() if name != lost}, metadata)
@@ -216,7 +215,7 @@ def test_our_own_file_without_an_optional_part_is_noticed(tmp_path):
     """Without its registers a ViT is a ViT still: only the list of names tells."""
     tree = read_tree(FILES / "timm_hoptimus_like.safetensors").tree
     path = write_export(tmp_path / "out", tree, "histojax", {}, heads=4)
-    tensors, metadata = load_file(path), read_tensors(path).metadata
+    tensors, metadata = load_file(path), open_tensors(path).metadata
     write_safetensors(path, {name: v for name, v in tensors.items() if name != "register_tokens"}, metadata)
     with pytest.raises(UserError, match="1 tensors are missing: register_tokens"):
         read_tree(path)

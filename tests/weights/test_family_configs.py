@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from reading import read_tree
 from vit_arrays import GOLDEN
 
 from histojax.common.errors import UserError
 from histojax.weights.export import check_target, write_export
 from histojax.weights.family_configs import default_rule
 from histojax.weights.library_configs import InputRule
-from histojax.weights.read import read_tree
 
 FILES = GOLDEN / "extractors"
 RULE = InputRule(64, 56)

@@ -4,11 +4,11 @@ import zipfile
 
 import numpy as np
 import pytest
+from reading import read_tree
 from safetensors.numpy import save_file
 from torch_writer import Raw, call, emit, save, text
 
 from histojax.common.errors import UserError
-from histojax.weights.read import read_tree
 
 
 def refusal(path):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from PIL import Image
+from reading import read_tree
 from safetensors.numpy import load_file, save_file
 
 from histojax.common.errors import UserError
@@ -22,12 +23,11 @@ from histojax.models.beit import BeitConfig
 from histojax.models.network import POOLINGS, abstract
 from histojax.models.resnet import ResNetConfig
 from histojax.models.vit import ViT, ViTConfig
-from histojax.weights.containers import read_tensors
+from histojax.weights.containers import open_tensors
 from histojax.weights.export import write_export
 from histojax.weights.layouts.timm_vit import TIMM
 from histojax.weights.licence import Link
 from histojax.weights.pos_embed import resample_grid
-from histojax.weights.read import read_tree
 from histojax.zoo.encoder import Encoder, load_encoder, normalise
 from histojax.zoo.parameters import run_config, with_pooling, with_positions
 from histojax.zoo.record import Preprocess, WeightFile
@@ -42,7 +42,7 @@ TILES = RNG.integers(0, 256, (5, 64, 64, 3), np.uint8)
 
 def stored(positions="all"):
     """The network of VIRCHOW as its file has it."""
-    shapes, _ = TIMM.read(read_tensors(VIRCHOW).tensors)
+    shapes, _ = TIMM.read(open_tensors(VIRCHOW).tensors)
     hidden = shapes["blocks"]["mlp"]["w3"]["kernel"].shape[1]
     fields = {"image": 56, "registers": 4, "ffn": "swiglu", "hidden": hidden, "mask_token": False}
     return ViTConfig(32, 2, 4, 14, positions=positions, interpolation="antialias", **fields)
@@ -64,7 +64,7 @@ def by_hand():
     """Outputs of the network with the file's own form of positions, on what the host prepares and normalises."""
     record = tiny()
     images = on_host(fit_all(TILES, record.preprocess), record.preprocess)
-    tree, _ = TIMM.read(read_tensors(VIRCHOW).tensors)
+    tree, _ = TIMM.read(open_tensors(VIRCHOW).tensors)
     network = nnx.merge(abstract(stored())[0], jax.tree.map(jnp.asarray, tree))
     return jax.tree.map(np.asarray, nnx.jit(ViT.__call__)(network, images))
 

@@ -23,7 +23,7 @@ from histojax.models.network import (
 from histojax.models.resnet import ResNetConfig
 from histojax.models.vit import ViTConfig
 from histojax.weights.detect import layouts_of, the_layout
-from histojax.weights.unwrap import clean_names, split_modules
+from histojax.weights.search import backbone_tensors
 from histojax.zoo.table import ENCODERS, PAPER, find, find_file, spelling
 
 RECORDS = pytest.mark.parametrize("record", ENCODERS.values(), ids=list(ENCODERS))
@@ -113,7 +113,7 @@ def test_parameters_as_many_as_in_the_published_file(name):
 def test_names_and_shapes_of_the_published_file(name):
     """Layout, names and shapes are those of the network, to the last tensor."""
     record = ENCODERS[name]
-    tensors = split_modules(clean_names(listing(with_listing()[name]))[0])["backbone"]
+    tensors = backbone_tensors(listing(with_listing()[name]))
     layout, _ = the_layout(tensors, family=family(record.network))
     expected = abstract(record.network)[1]
     _, report = layout.read(tensors, dtype=None, expected=expected)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from finished_run import make_run, tiny_config
 from flax import nnx
+from reading import read_tree
 
 from histojax.common.errors import UserError
 from histojax.models.network import abstract
@@ -16,7 +17,6 @@ from histojax.training.recipe import backbone_config
 from histojax.weights.export import write_export
 from histojax.weights.library_configs import InputRule
 from histojax.weights.licence import Link
-from histojax.weights.read import read_tree
 from histojax.zoo import table
 from histojax.zoo.encoder import load_encoder
 from histojax.zoo.record import EncoderRecord, Preprocess, WeightFile

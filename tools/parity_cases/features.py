@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 from histojax.models.vit import ViT
-from histojax.weights.unwrap import clean_names
+from histojax.weights.search import clean_names
 from parity_cases.check import Check, compare, failed, same
 from parity_cases.golden import ArrayFile, Arrays, Folder
 from parity_cases.trees import backbone_tree, resampling, vit_of

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from histojax.weights.containers import read_tensors
+from histojax.weights.containers import open_tensors
+from histojax.weights.search import whole_level
 from parity_cases.check import Check, failed, skipped
 
 WEIGHTS = (".pth", ".pt", ".bin", ".ckpt", ".torch", ".safetensors")
@@ -140,8 +141,10 @@ class WeightFile(File):
 
     @cached_property
     def tensors(self) -> dict[str, Any]:
-        """The tensors by their names in the file."""
-        return dict(read_tensors(self.path).tensors)
+        """The tensors of the fullest dict in the file, by their names there."""
+        found = open_tensors(self.path).tensors
+        level = whole_level(found)
+        return {name: found[level.prefix + name] for name in level.names}
 
     def left(self) -> Iterator[Check]:
         return iter(())  # parity_cases.containers says what is made of each

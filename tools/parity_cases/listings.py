@@ -12,7 +12,7 @@ from histojax.common.errors import UserError
 from histojax.models.network import abstract, family, parameter_count
 from histojax.weights.detect import the_layout, title
 from histojax.weights.mapping import flatten, ghost
-from histojax.weights.unwrap import split_modules
+from histojax.weights.search import backbone_tensors
 from histojax.zoo.table import ENCODERS
 from parity_cases.check import Check, compare, failed, same, skipped
 from parity_cases.golden import Folder, TableFile
@@ -70,7 +70,7 @@ def _listing(name: str, entry: dict) -> Iterator[Check]:
         yield skipped(name, "an MIL head: not covered yet")
         return
     try:
-        tensors = split_modules({key: ghost(shape) for key, shape in shapes.items()})["backbone"]
+        tensors = backbone_tensors({key: ghost(shape) for key, shape in shapes.items()})
         layout, _ = the_layout(tensors, file=name)
         _, report = layout.read(tensors, dtype=None)
     except UserError as error:

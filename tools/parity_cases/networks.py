@@ -28,7 +28,7 @@ from histojax.models.resnet import ResNetConfig
 from histojax.models.sam import SamConfig
 from histojax.models.swin import SwinConfig
 from histojax.models.vit import ViTConfig
-from histojax.weights.read import read_tree
+from histojax.weights.backbone import open_backbone
 from parity_cases.recipes import recipe
 
 ATOL, RTOL = 3e-5, 1e-5
@@ -40,7 +40,7 @@ Arrays = Mapping[str, Any]
 def network_of(description: dict, weights: Path) -> Any:
     """Our configuration of the network that a golden's .json describes and a file has the tensors of."""
     kind, describe, _ = FAMILIES[architecture(description)]
-    return describe(description, read_tree(weights, family=kind).tree)
+    return describe(description, open_backbone(weights, family=kind).read().tree)
 
 
 def architecture(description: dict) -> str:
@@ -50,7 +50,7 @@ def architecture(description: dict) -> str:
 
 def load(config: Any, weights: Path) -> dict[str, Any]:
     """The parameter tree of a network from a file; missing, misshapen and left-over tensors raise UserError."""
-    tree = read_tree(weights, family=family(config), expected=abstract(config)[1]).tree
+    tree = open_backbone(weights, family=family(config)).read(abstract(config)[1]).tree
     return jax.tree.map(jnp.asarray, tree)
 
 
@@ -322,7 +322,7 @@ def _dinov3(model: Any, images: Named, description: dict) -> Named:
     return {**named, "features": out["cls"], "last_hidden_state": last}
 
 
-# .json's name: family (as of weights.read), configuration, outputs
+# .json's name: family (as of weights.families), configuration, outputs
 FAMILIES: dict[str, tuple[str, Callable[[dict, Named], Any], Callable[[Any, Named, dict], Named]]] = {
     "timm_vit": ("vit", _timm_config, _vit),
     "dinov2": ("vit", _hf_vit_config, _vit),

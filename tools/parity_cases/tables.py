@@ -19,8 +19,9 @@ from histojax.ssl.heads import Head, HeadConfig
 from histojax.ssl.optimizer import parameter_groups
 from histojax.training.recipe import recipe_of
 from histojax.weights.layouts import dinov2 as layout
-from histojax.weights.lazy import Checkpoint, LazyTensor, Storage
-from histojax.weights.unwrap import clean_names, unwrap
+from histojax.weights.pickled_dicts import fill_from_pickle
+from histojax.weights.search import clean_names
+from histojax.weights.tensors import LazyTensor, Storage, TensorFile
 from parity_cases.check import Check, compare, same, skipped, worst
 from parity_cases.golden import Folder, TableFile
 from parity_cases.trees import module_tensors
@@ -166,8 +167,8 @@ def _training_file(name: str, model: str, size: str, patch: int, entry: dict) ->
     root: dict[str, Any] = {"backbone.cls_token": token}
     for key in reversed(entry["top_level"]):
         root = {key: root}
-    opened = unwrap(Checkpoint(Path("teacher_checkpoint.pth"), "zip .pth", {}), root, None)
-    yield same(name, "keys around the tensors", set(entry["top_level"]) ^ set(opened.wrapper.split("/")))
+    (found,) = fill_from_pickle(TensorFile(Path("teacher_checkpoint.pth"), "zip .pth", {}), root).tensors
+    yield same(name, "keys around the tensors", set(entry["top_level"]) ^ set(found.split("/")[:-1]))
     yield same(name, "prefixes", {k.split(".")[0] + "." for k in tensors} ^ set(entry["prefixes"]))
     listed = {**entry.get("dino_head", {})}
     if "pos_embed" in entry:

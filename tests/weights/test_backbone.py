@@ -8,18 +8,19 @@ import ml_dtypes
 import numpy as np
 import pytest
 from family_cases import listings
+from reading import read_tree
 from safetensors.numpy import load_file, save_file
 from torch_writer import Raw, call, save, save_legacy
 from vit_arrays import GOLDEN, assert_same, head, state_dict
 
 from histojax.common.errors import UserError
+from histojax.weights.backbone import Backbone, open_backbone
 from histojax.weights.detect import FAMILIES, LAYOUTS
 from histojax.weights.layouts.dinov2 import META
 from histojax.weights.layouts.hf_vit import HF_VIT
 from histojax.weights.layouts.timm_vit import TIMM
 from histojax.weights.mapping import flatten
-from histojax.weights.read import Found, open_weights, read_tree
-from histojax.weights.unwrap import split_modules
+from histojax.weights.search import backbone_tensors
 from histojax.weights.vit_tree import positions_of
 
 FILES = GOLDEN / "extractors"
@@ -79,10 +80,10 @@ def test_every_listing_is_here():
 def test_a_published_listing_is_recognised_and_used_up(name):
     family, layout, part = PUBLISHED[name]
     row = listings()[name]
-    tensors = split_modules({key: Shape(shape) for key, (shape, _) in row["keys"].items()})["backbone"]
+    tensors = backbone_tensors({key: Shape(shape) for key, (shape, _) in row["keys"].items()})
     found = [one for one in LAYOUTS if one.recognise(set(tensors))]
     assert [(one.family, one.name) for one in found] == [(family, layout)]
-    _, report = Found(FILES, "", found[0], tensors, ()).shapes()
+    _, report = Backbone(FILES, "", found[0], tensors).shapes()
     assert not report.missing and not report.problems and not report.unused
     wanted = row["params"] if part is None else part if isinstance(part, int) else row["groups"][part]
     counted = [name for name in report.matched if not name.endswith(("running_mean", "running_var"))]
@@ -194,7 +195,7 @@ def test_wrappers(wrap, tmp_path):
 def test_teacher_and_student_of_one_file():
     trees = [read_tree(FILES / "timm_lunit_like_dino_checkpoint.pth", which=w).tree for w in ("teacher", "student")]
     assert not np.array_equal(trees[0]["cls_token"], trees[1]["cls_token"])
-    with pytest.raises(UserError, match=r"no tensors under the key 'ema'; its keys with tensors are student \(31"):
+    with pytest.raises(UserError, match=r"under 'ema'; found: student\.module\.backbone \(30 tensors\), teacher"):
         read_tree(FILES / "timm_lunit_like_dino_checkpoint.pth", which="ema")
 
 
@@ -309,7 +310,7 @@ def test_dinov3_in_the_names_of_timm(file, feed, tmp_path):
 @pytest.mark.parametrize("write", [save, save_legacy])
 def test_other_modalities_of_a_big_file_are_not_read(write, tmp_path):
     source = {
-        name: np.asarray(tensor.numpy()) for name, tensor in open_weights(FILES / "imagebind.pth").tensors.items()
+        name: np.asarray(tensor.numpy()) for name, tensor in open_backbone(FILES / "imagebind.pth").tensors.items()
     }
     big = {f"modality_trunks.audio.blocks.{i}.mlp.fc1.weight": np.zeros((1024, 1024), np.float32) for i in range(12)}
     path = write(tmp_path / "huge.pth", source | big)
@@ -326,7 +327,7 @@ def test_other_modalities_of_a_big_file_are_not_read(write, tmp_path):
 
 def test_a_wrong_file_is_refused_before_its_tensors_are_read(tmp_path, monkeypatch):
     path = save(tmp_path / "a.pth", state_dict(MODEL))
-    monkeypatch.setattr("histojax.weights.lazy.LazyTensor.numpy", lambda self: pytest.fail("a tensor was read"))
+    monkeypatch.setattr("histojax.weights.tensors.LazyTensor.numpy", lambda self: pytest.fail("a tensor was read"))
     with pytest.raises(UserError, match="the model expects"):
         read_tree(path, expected=META.read(state_dict(MODEL, grid=4))[0])
 

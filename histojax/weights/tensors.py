@@ -1,4 +1,4 @@
-"""Tensors that are still in their file."""
+"""Files of tensors that are opened and not yet read."""
 
 from __future__ import annotations
 
@@ -73,18 +73,15 @@ class Array:
 
 
 @dataclass
-class Checkpoint:
-    """What a file holds: `tensors` by name, read lazily, and how they were found."""
+class TensorFile:
+    """What a file holds: its tensors, still in it, and what else was found."""
 
     path: Path
     container: str  # "zip .pth", "legacy .pth", "safetensors", "sharded safetensors", "sharded .bin"
-    tensors: dict[str, Any]
-    wrapper: str = ""  # keys that were unwrapped, e.g. "teacher" or "model/state_dict"
-    other: dict[str, str] = field(default_factory=dict)  # what is beside the tensors: keys, and what they are
+    tensors: dict[str, Any]  # of a pickle with dicts in dicts: "key/key/name"
+    other: dict[str, str] = field(default_factory=dict)  # what is beside the tensors of a pickle: key, what it is
     metadata: dict[str, str] = field(default_factory=dict)  # of a safetensors file
     named: set[str] = field(default_factory=set)  # what a pickle wants to import beside torch's own; nothing is run
-    notes: list[str] = field(default_factory=list)
-    sides: tuple[str, ...] = ()  # "teacher", "student": those with a top-level key of their own
 
 
 def span(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
