@@ -4,7 +4,7 @@ A 16-bit file may hold 8, 10, 12, 14, 15 or 16 bits, and only some say which. In
 
 1. the file says so: BitsPerSample, SMaxSampleValue or MaxSampleValue (TIFF), SignificantBits (OME), sBIT (PNG);
 2. the samples show it: above 32767 they use all 16 bits; nothing above 255 is an 8-bit picture in 16-bit words;
-   low bits that only repeat the high ones, or are 0, come from scaling fewer bits up to 16;
+   low bits that only repeat the high ones, or a low byte of 0, come from scaling fewer bits up to 16;
 3. else the scale is unknown, and the tile unreadable: taken for 16 bits it would be too dark, and scaled by its own
    maximum it would differ from its neighbours.
 """
@@ -56,12 +56,14 @@ def _bits_shown(samples: np.ndarray, top: int) -> int:
 
 
 def _scaled_up(samples: np.ndarray) -> bool:
-    """Whether fewer bits were scaled to 16: all low ones 0, or repeating the high ones."""
-    if (samples & 255 == 0).all() or (samples % 257 == 0).all():
+    """Whether 8 or 12 bits were scaled to 16: the low ones repeat the high ones, or the whole low byte is 0.
+
+    Fewer low bits that are 0 prove nothing: 8 bits scaled to 12 have them, too.
+    """
+    if (samples % 257 == 0).all() or (samples & 255 == 0).all():
         return True
-    low = samples & 15
-    twelve = samples >> 4
-    return len(np.unique(samples)) >= 16 and bool((low == 0).all() or (low == twelve >> 8).all())
+    low, twelve = samples & 15, samples >> 4
+    return len(np.unique(samples)) >= 16 and bool(low.any() and (low == twelve >> 8).all())
 
 
 def bits_of_tiff(tags: Any) -> int | None:
@@ -83,17 +85,18 @@ def _numbers(value: Any) -> list[int]:
 
 
 def bits_of_png(data: bytes, samples: np.ndarray) -> int | None:
-    """Bits by the sBIT chunk of a 16-bit PNG whose samples were not scaled up to 16, as its standard asks; else None.
+    """Bits by the sBIT chunk of a 16-bit PNG; None without one, or where it leaves the scale open.
 
-    The standard asks writers to scale; those of microscopes often do not.
+    The standard asks writers to scale samples up to 16 bits; those of microscopes often do not.
     """
     place = data.find(b"sBIT", 0, data.find(b"IDAT"))
     if place < 4:
         return None
     length = int.from_bytes(data[place - 4 : place], "big")
     bits = max(data[place + 4 : place + 4 + min(length, 4)], default=16)
-    unscaled = 8 <= bits < 16 and int(samples.max(initial=0)) < 1 << bits and not _scaled_up(samples)
-    return bits if unscaled else None
+    if int(samples.max(initial=0)) >= 1 << bits or _scaled_up(samples):
+        return 16
+    return bits if 8 <= bits < 16 and (samples & ((1 << (16 - bits)) - 1)).any() else None
 
 
 def check_dark(pixels: np.ndarray, bits: int) -> None:

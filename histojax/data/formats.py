@@ -74,5 +74,7 @@ def what_it_is(start: bytes) -> str:
     if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"mif1", b"heim", b"hevc"):
         return "a HEIC image, which is not read: save it as .png"
     if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return "a TIFF of a kind that is not read"
+        return "a TIFF of a kind that is not read: save it as 8-bit RGB .png"
+    if start[:2] == b"\xff\xd8":
+        return "a JPEG of a kind that is not read (lossless, or 12 bits?), or a damaged one: save it as 8-bit .png"
     return f"not a JPEG, PNG, TIFF or another image that is read (starts with {start[:8]!r})"

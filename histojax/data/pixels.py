@@ -30,7 +30,7 @@ from histojax.data.depth import (
     whole_samples,
 )
 
-SUBFILE_TYPE, PHOTOMETRIC, PLANES, SAMPLE_FORMAT = 254, 262, 284, 339  # tags of TIFF
+SUBFILE_TYPE, PHOTOMETRIC, PLANES, COLOUR_MAP, SAMPLE_FORMAT = 254, 262, 284, 320, 339  # tags of TIFF
 REDUCED_OR_MASK = 1 | 4  # bits of SUBFILE_TYPE
 IMAGEJ_STACK = re.compile(r"^(images|channels|slices|frames)=([2-9]|\d{2,})\s", re.MULTILINE)
 MOST_PAGES = 64  # looked at
@@ -96,7 +96,10 @@ def _declared(kind: str, data: bytes) -> int:
         fields = b" ".join(line.split(b"#")[0] for line in data[:512].splitlines()).split()
         return int(fields[3]).bit_length() if data[1:2] in b"2356" and len(fields) > 3 and fields[3].isdigit() else 8
     place = data.find(b"\xff\x4f\xff\x51")  # start of the codestream and of its size marker
-    return 8 if place < 0 or len(data) < place + 43 else (data[place + 42] & 127) + 1
+    depth = data[place + 42] if 0 <= place < len(data) - 42 else 7  # of the first component
+    if depth & 128:
+        raise Unreadable(f"signed samples: {REMEDY}")
+    return depth + 1
 
 
 def _grey(image: Image.Image, data: bytes | None, bits: int) -> np.ndarray:
@@ -131,9 +134,11 @@ def _deep_colour(image: Image.Image, data: bytes, bits: int) -> np.ndarray:
     """RGB of a colour image with more than 8 bits a sample."""
     samples = _samples(image, data)
     if samples is None:
-        pixels = np.array(_shallow(image), np.uint8)
-        check_dark(pixels, bits)
-        return pixels
+        bands = np.asarray(image)
+        has_alpha = image.mode in ("RGBA", "LA")
+        for part in (bands[..., :-1], bands[..., -1:]) if has_alpha else (bands,):
+            check_dark(part, bits)
+        return np.array(_shallow(image), np.uint8)
     count = samples.shape[2]
     has_alpha = count in (2, 4) and image.mode != "CMYK"
     colours = samples[..., : count - 1] if has_alpha else samples
@@ -168,11 +173,20 @@ def _shallow(image: Image.Image) -> Image.Image:
         converted = ImageCms.profileToProfile(image, lab, rgb, outputMode="RGB")
         assert converted is not None  # without inPlace it returns the new image
         return converted
+    if image.mode == "P" and image.format == "TIFF":
+        return _with_colours_of_16_bits(image)
     if image.mode in ("La", "RGBa"):
         image = image.convert("LA" if image.mode == "La" else "RGBA")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         return _on_white(image.convert("RGBA"))
     return image.convert("RGB")
+
+
+def _with_colours_of_16_bits(image: Image.Image) -> Image.Image:
+    """RGB of a TIFF with a palette. Its colours have 16 bits; where a writer put 8, Pillow sees black."""
+    colours = np.array(image.tag_v2[COLOUR_MAP]).reshape(3, -1).T  # type: ignore[attr-defined]
+    table = (colours if colours.max() < 256 else colours >> 8).astype(np.uint8)
+    return Image.fromarray(table[np.asarray(image)])
 
 
 def _on_white(layer: Image.Image) -> Image.Image:

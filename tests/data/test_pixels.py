@@ -82,6 +82,10 @@ def test_sbit_of_a_png_counts_where_samples_were_not_scaled_up():
     assert (decode_tile(png16(twelve, (b"sBIT", b"\x0c")), "t") == GREY).all()
     assert (decode_tile(png16(twelve << 4, (b"sBIT", b"\x0c")), "t") == GREY).all()
     assert (decode_tile(png16(twelve << 4 | twelve >> 8, (b"sBIT", b"\x0c")), "t") == GREY).all()
+    dark = in_bits(GREY // 4, 12) << 4
+    assert (decode_tile(png16(dark, (b"sBIT", b"\x0c")), "t") == GREY // 4).all()
+    with pytest.raises(BadTile, match="no tag"):  # 8 bits made 12: the low bits tell nothing of the scale
+        decode_tile(png16(GREY << 4, (b"sBIT", b"\x0c")), "t")
     three = in_bits(RGB, 12)
     assert (decode_tile(png16(three, (b"sBIT", b"\x0c\x0c\x0c")), "t") == RGB).all()
 
@@ -117,12 +121,22 @@ def test_planes():
         assert (decode_tile(tiff(picture, 2, planes=True), "t") == RGB).all()
     with pytest.raises(BadTile, match="lower half of their scale"):
         decode_tile(tiff(in_bits(RGB, 12), 2, planes=True), "t")
+    for alpha in (1, 2):  # 8 bits in 16, of which Pillow has no low bytes
+        four = np.concatenate([RGB, np.full((32, 40, 1), 255)], 2).astype(np.uint16)
+        with pytest.raises(BadTile, match="lower half"):
+            decode_tile(tiff(four, 2, planes=True, t338=alpha), "t")
     stack = tiff(RGB.astype(np.uint8)[..., :1], 1, pages=3)
     with pytest.raises(BadTile, match="a stack of 3 pages of 40x32 px"):
         decode_tile(stack, "t")
     one = tiff(RGB.astype(np.uint8)[..., :1], 1, t270="ImageJ=1.53t\nimages=3\nchannels=3\n")
     with pytest.raises(BadTile, match=r"a stack of ImageJ \(images=3\)"):
         decode_tile(one, "t")
+
+
+@pytest.mark.parametrize("scale", [1, 257], ids=["8 bits", "16 bits"])
+def test_palettes_of_8_and_of_16_bits(scale):
+    colours = tuple((np.arange(256) * scale).tolist() * 3)
+    assert (decode_tile(tiff(GREY.astype(np.uint8), 3, t320=colours), "t") == GREY).all()
 
 
 SIGNED = {
