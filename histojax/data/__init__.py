@@ -14,23 +14,24 @@ if TYPE_CHECKING:
     from histojax.data.bad_tiles import BadTileLog, sample_check, unreadable
     from histojax.data.decode import BadTile
     from histojax.data.pipeline import TrainIterator, ensure_absl_flags_parsed, eval_batches, train_iterator
-    from histojax.data.records import Source, split_in_words, split_labelled
     from histojax.data.sources import open_source
+    from histojax.data.split import split_in_words, split_labelled
     from histojax.data.store import write_store
     from histojax.data.synthetic import SyntheticTissue
+    from histojax.data.tiles import Source
 
 _HOME = {
     "BadTile": "decode",
     "BadTileLog": "bad_tiles",
-    "Source": "records",
+    "Source": "tiles",
     "SyntheticTissue": "synthetic",
     "TrainIterator": "pipeline",
     "ensure_absl_flags_parsed": "pipeline",
     "eval_batches": "pipeline",
     "open_source": "sources",
     "sample_check": "bad_tiles",
-    "split_in_words": "records",
-    "split_labelled": "records",
+    "split_in_words": "split",
+    "split_labelled": "split",
     "train_iterator": "pipeline",
     "unreadable": "bad_tiles",
     "write_store": "store",

@@ -17,17 +17,17 @@ from histojax.common.errors import UserError
 from histojax.common.files import write_atomic
 from histojax.common.host_memory import give_back_freed
 from histojax.data.decode import BadTile
-from histojax.data.records import Source
 from histojax.data.synthetic import SyntheticTissue
+from histojax.data.tiles import Source
 
 GRACE = 8  # distinct bad tiles before a share of the tiles seen so far means anything
 FLAT = 2.0  # grey levels; a tile whose every channel spreads less shows nothing
 
 
 class BadTileLog:
-    """Distinct unreadable records of a training run, counted in the main process.
+    """Distinct unreadable tiles of a training run, counted in the main process.
 
-    Of `n` records the limit is `max_bad_share * n`. Before all were seen, the count may lie three standard
+    Of `n` tiles the limit is `max_bad_share * n`. Before all were seen, the count may lie three standard
     deviations above the limit's share of the tiles seen (drawn without replacement, so the slack shrinks to
     nothing over the first pass): a run whose true share is below the limit does not stop by an unlucky start.
     """
@@ -37,20 +37,20 @@ class BadTileLog:
         self._limit = max_bad_share
         self._path = None if path is None else Path(path)
         self._rows = 0  # tiles asked for so far, replaced ones included
-        self._bad: dict[int, tuple[str, str]] = {}  # record: (path, reason)
+        self._bad: dict[int, tuple[str, str]] = {}  # tile number: (path, reason)
 
     def __len__(self) -> int:
         return len(self._bad)
 
     @property
     def paths(self) -> list[str]:
-        """Paths of the bad records, in the order they were met."""
+        """Paths of the bad tiles, in the order they were met."""
         return [path for path, _ in self._bad.values()]
 
     def update(self, bad: np.ndarray) -> None:
         """Counts one batch's `bad` (B,), logs and lists what is new; raises UserError above the limit.
 
-        The reason comes from reading the record once more here. `bad_tiles.csv` is rewritten when it grows.
+        The reason comes from reading the tile once more here. `bad_tiles.csv` is rewritten when it grows.
         """
         self._rows += len(bad)
         new = [int(index) for index in bad if index >= 0 and int(index) not in self._bad]
@@ -88,7 +88,7 @@ class BadTileLog:
 
 
 def sample_check(source: Source, n: int = 64, max_bad_share: float = 0.5) -> list[BadTile]:
-    """The unreadable ones among `n` records spread evenly over `source`; a second's work before a compilation.
+    """The unreadable ones among `n` tiles spread evenly over `source`; a second's work before a compilation.
 
     Raises UserError when more than `max_bad_share` of them are bad, or when all that can be read are of one colour.
     """
@@ -123,7 +123,7 @@ def _why_flat(mean: float) -> str:
 
 
 def unreadable(source: Source, indices: Iterable[int] | np.ndarray, threads: int = 8) -> dict[int, BadTile]:
-    """{record number: why} of those of `indices` that cannot be read; every one is read. Drawn tissue always can."""
+    """{tile number: why} for the tiles in `indices` that cannot be read. Each is read once; drawn tissue always can."""
     if isinstance(source, SyntheticTissue):
         return {}
     numbers = [int(index) for index in indices]

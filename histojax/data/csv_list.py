@@ -86,7 +86,7 @@ def _read(path: Path) -> tuple[Row, list[tuple[int, Row]]]:
         raise UserError(f"{path}: line {start + reader.line_num} is not CSV ({error})") from None
     rows = [(line, row) for line, row in rows if any(row)]
     if len(rows) < 2:
-        raise UserError(f"{path}: no records; {EXPECTED}")
+        raise UserError(f"{path}: no tiles; {EXPECTED}")
     (_, titles), *rows = rows
     titles[0] = titles[0].lstrip("#").strip()
     while not titles[-1]:

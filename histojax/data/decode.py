@@ -30,7 +30,7 @@ LOOK_FIRST_BYTES = 4 << 20  # from here on the header is looked at before the re
 
 
 class BadTile(Exception):
-    """A record that cannot become a tile: `path` says which, `reason` why."""
+    """A file that cannot become a tile: `path` says which, `reason` why."""
 
     def __init__(self, path: str, reason: str):
         super().__init__(path, reason)  # both in args: the exception crosses process borders

@@ -12,7 +12,7 @@ from histojax.data.csv_list import read_list
 from histojax.data.decode import read_checked
 from histojax.data.find import Found, find_in_folder, find_in_zip
 from histojax.data.layout import read_layout
-from histojax.data.records import EncodedTiles, Facts, Files
+from histojax.data.tiles import EncodedTiles, Facts, Files
 
 
 class _Disk:

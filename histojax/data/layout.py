@@ -149,7 +149,10 @@ def _groups(ids: Sequence[str]) -> tuple[list[str], str]:
 
 def _shared(folders: list[tuple[str, ...]], top: set[str]) -> set[str]:
     """Names of folders that lie in most of the `top` folders, if that is a rule there: then either may be classes."""
-    below = {name: {f[1] for f in folders if len(f) > 1 and f[0] == name} for name in top}
+    below: dict[str, set[str]] = {name: set() for name in top}
+    for f in set(folders):
+        if len(f) > 1:
+            below[f[0]].add(f[1])
     if any(len(names) < 2 or looks_like_ids(names) for names in below.values()):
         return set()
     counts = Counter(name for names in below.values() for name in names)

@@ -1,6 +1,6 @@
 """Grain pipelines: endless shuffled training batches, ordered evaluation batches.
 
-Batches are cut from one endless stream of record numbers, each pass its own permutation, so batches run over pass
+Batches are cut from one endless stream of tile numbers, each pass its own permutation, so batches run over pass
 borders and nothing is dropped. Whole batches are the unit of work of threads, worker processes and hosts: batch
 number b is the same whoever makes it, and a position in the stream is one number. That is why order and resume do
 not depend on the number of workers, and why the batches of all hosts of a step, in host order, are the batch that
@@ -30,10 +30,10 @@ from absl import flags
 
 from histojax.common.errors import UserError
 from histojax.data.decode import BadTile, fit_tile
-from histojax.data.records import Source
+from histojax.data.tiles import Source
 
 Batch = dict[str, Any]  # arrays; numpy scalars while it is a single row
-TRIES = 32  # replacements tried for one unreadable record
+TRIES = 32  # replacements tried for one unreadable tile
 
 
 class TrainIterator(grain.DatasetIterator):
@@ -94,9 +94,9 @@ def train_iterator(
 ) -> TrainIterator:
     """Iterator of dict(image (B, P, P, 3) uint8, label (B,) int32, index (B,) int64, bad (B,) int64).
 
-    `batch_size` is this host's; `shard` its (index, count). An unreadable record is replaced by another, drawn
+    `batch_size` is this host's; `shard` its (index, count). An unreadable tile is replaced by another, drawn
     from (seed, position); its row then has the replacement's label and index, and `bad` is the number of the
-    record that failed (else -1), to be given to `BadTileLog`. `workers` decode in processes; 0 uses threads of
+    tile that failed (else -1), to be given to `BadTileLog`. `workers` decode in processes; 0 uses threads of
     this one. Raises UserError when none of 32 replacements can be read either.
     """
     index, count = shard
@@ -113,10 +113,10 @@ def train_iterator(
 def eval_batches(
     source: Source, indices: Sequence[int] | np.ndarray, batch_size: int, tile_px: int, workers: int = 0
 ) -> Iterator[Batch]:
-    """Batches of the records `indices`, in that order: dict(image, label, index, bad, valid), as in training.
+    """Batches of the tiles `indices`, in that order: dict(image, label, index, bad, valid), as in training.
 
     All have `batch_size` rows. `valid` (B,) bool is False for the rows that pad the last batch (index -1) and for
-    unreadable records (`bad` is their number, the image black), which the caller leaves out and reports.
+    unreadable tiles (`bad` is their number, the image black), which the caller leaves out and reports.
     """
     order = np.asarray(indices, np.int64)
     padded = np.pad(order, (0, -len(order) % batch_size), constant_values=-1)
@@ -138,7 +138,7 @@ def ensure_absl_flags_parsed() -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Load:
-    """(position in the stream, record number) -> row. Pure, so any process gives the same row."""
+    """(position in the stream, tile number) -> row. Pure, so any process gives the same row."""
 
     source: Source
     tile_px: int
@@ -163,7 +163,7 @@ class _Load:
 
 @dataclasses.dataclass(frozen=True)
 class _LoadOrBlank:
-    """Record number -> row with `valid`; -1 and unreadable records give a black one."""
+    """Tile number -> row with `valid`; -1 and unreadable tiles give a black one."""
 
     source: Source
     tile_px: int

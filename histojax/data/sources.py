@@ -12,8 +12,8 @@ from histojax.common.errors import UserError
 from histojax.common.files import expanded
 from histojax.data.files import open_csv, open_folder, open_zip
 from histojax.data.formats import OTHER_OF, SUFFIXES
-from histojax.data.records import Joined, Source
 from histojax.data.synthetic import SyntheticTissue
+from histojax.data.tiles import Joined, Source
 
 ACCEPTED = (
     "accepted are an image folder (class sub-folders optional), a CSV list (header: file,label,patient), a zip of "

@@ -28,7 +28,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from histojax.common.errors import UserError
 from histojax.common.files import replacing, write_atomic
 from histojax.data.decode import BadTile, decode_tile, encode_png
-from histojax.data.records import UNLABELLED, EncodedTiles, Facts, Joined, Source
+from histojax.data.tiles import UNLABELLED, EncodedTiles, Facts, Joined, Source
 
 FORMAT = 1
 OPTIONS = "group_size:1,uncompressed"  # random access to one tile; JPEG and PNG do not compress further
@@ -37,7 +37,7 @@ COLUMNS = ("shard", "name", "slide", "x", "y", "label", "group", "bytes")
 
 @dataclasses.dataclass(frozen=True)
 class Tile:
-    """One record to store: the encoded file and what is known of it. x, y in level-0 pixels, -1 unknown."""
+    """A tile to store: the encoded file and what is known of it. x, y in level-0 pixels, -1 unknown."""
 
     data: bytes
     name: str
@@ -118,7 +118,7 @@ def write_store(source: Source, out_dir: str | Path, shard_size: int = 4096, thr
         for number, first in enumerate(range(0, len(source), shard_size)):
             if not _rows_path(out, number).exists():
                 chunk = range(first, min(first + shard_size, len(source)))
-                write_shard(out, number, pool.map(lambda i: _record(source, i), chunk))
+                write_shard(out, number, pool.map(lambda i: _stored(source, i), chunk))
     return finish_store(out)
 
 
@@ -136,14 +136,14 @@ def start_store(out: Path, plan: dict[str, Any]) -> None:
         write_atomic(path, json.dumps(plan, indent=1))
 
 
-def write_shard(out: Path, number: int, records: Iterable[Tile | BadTile]) -> None:
-    """Writes shard `number` and then its rows; BadTile records are skipped and remembered."""
+def write_shard(out: Path, number: int, tiles: Iterable[Tile | BadTile]) -> None:
+    """Writes shard `number` and then its rows; bad tiles are skipped and remembered."""
     path = out / f"tiles-{number:05d}.arrayrecord"
     rows, skipped = [], []
     with replacing(path) as partial:
         writer = ArrayRecordWriter(str(partial), OPTIONS)
         try:
-            for r in records:
+            for r in tiles:
                 if isinstance(r, BadTile):
                     skipped.append((r.path, r.reason))
                     continue
@@ -172,8 +172,8 @@ def finish_store(out: Path) -> Written:
     return Written(len(rows), tuple(skipped))
 
 
-def _record(source: Source, index: int) -> Tile | BadTile:
-    """The record of one source tile, or why it is skipped (returned, not raised: it crosses a thread pool)."""
+def _stored(source: Source, index: int) -> Tile | BadTile:
+    """What is stored of a tile, or why it is skipped (returned, not raised: it crosses a thread pool)."""
     label = source.labels[index]
     class_name = source.classes[label] if label != UNLABELLED else ""
     group = "" if source.groups is None else str(source.groups[index])

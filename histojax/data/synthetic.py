@@ -31,7 +31,7 @@ from histojax.data.brushes import (
     open_gaps,
     smooth,
 )
-from histojax.data.records import Facts
+from histojax.data.tiles import Facts
 
 FIELD_UM = 112.0  # side of a tile; more pixels show the same field finer
 VERSION = 1  # raise it when a tile changes: it is part of the fingerprint

@@ -8,7 +8,7 @@ from typing import Any
 
 from histojax.common.errors import UserError
 from histojax.data.decode import encode_png
-from histojax.data.records import EncodedTiles
+from histojax.data.tiles import EncodedTiles
 
 SPEC = re.compile(r"(?P<name>.+?):(?P<split>[A-Za-z_]\w*(\[.*\])?(\+.*)?)")
 

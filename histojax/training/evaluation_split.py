@@ -24,7 +24,7 @@ class TileSet:
 
     setting: str
     source: Any
-    chosen: np.ndarray  # record numbers, ascending
+    chosen: np.ndarray  # tile numbers, ascending
     bad: tuple[tuple[str, str], ...] = ()  # (path, reason) of those left out
 
     @property
@@ -123,7 +123,7 @@ def count_groups(groups: np.ndarray) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class _View:
-    """Some records of a source, as split_labelled looks at them."""
+    """Some tiles of a source, as split_labelled looks at them."""
 
     labels: np.ndarray
     groups: np.ndarray | None

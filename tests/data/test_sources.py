@@ -143,8 +143,8 @@ def test_csv_with_label_and_patient(tmp_path):
     ("text", "message"),
     [
         ("a.png,x\nb.png,y\n", "header row"),
-        ("file,label\n", "no records"),
-        ("", "no records"),
+        ("file,label\n", "no tiles"),
+        ("", "no tiles"),
         ("file,label\na.png\n", "line 2 has 1 fields"),
     ],
 )

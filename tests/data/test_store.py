@@ -11,10 +11,10 @@ from tile_files import file_bytes, make_folder, picture, spoil
 
 from histojax.common.errors import UserError
 from histojax.data.decode import BadTile
-from histojax.data.records import Joined
 from histojax.data.sources import open_source
 from histojax.data.store import Tile, finish_store, start_store, write_shard, write_store
 from histojax.data.synthetic import SyntheticTissue
+from histojax.data.tiles import Joined
 
 
 def test_round_trip_keeps_bytes_labels_groups_and_skips_bad_tiles(tmp_path):

@@ -1,40 +1,17 @@
 import numpy as np
 import pytest
-from tile_files import file_bytes, make_folder, picture
 
 from histojax.common.errors import UserError
-from histojax.data.records import Joined, split_labelled
-from histojax.data.sources import open_source
+from histojax.data.split import split_in_words, split_labelled
+from histojax.data.tiles import Facts
 
 
 class Table:
     """A source that is only labels and groups."""
 
-    def __init__(self, labels, groups=None):
-        self.labels = np.asarray(labels, np.int32)
+    def __init__(self, labels, groups=None, kind=""):
+        self.labels, self.facts = np.asarray(labels, np.int32), Facts(group_kind=kind)
         self.groups = None if groups is None else np.asarray(groups, str)
-
-
-def test_fingerprint_changes_with_size_and_name_but_not_with_the_place(tmp_path):
-    first = make_folder(tmp_path / "a", {"x": 3})
-    same = make_folder(tmp_path / "b", {"x": 3})
-    before = open_source(first).fingerprint()
-    assert before == open_source(same).fingerprint() and len(before) == 64
-    (same / "x" / "tile_001.png").write_bytes(file_bytes(picture(1)) + b" ")
-    (first / "x" / "tile_001.png").rename(first / "x" / "tile_009.png")
-    assert len({before, open_source(same).fingerprint(), open_source(first).fingerprint()}) == 3
-
-
-def test_joined_merges_classes_by_name_and_keeps_unlabelled(tmp_path):
-    a = open_source(make_folder(tmp_path / "a", {"tumour": 2, "stroma": 1}))
-    b = open_source(make_folder(tmp_path / "b", {"": 2}))
-    c = open_source(make_folder(tmp_path / "c", {"adipose": 1, "tumour": 1}))
-    joined = Joined([a, b, c])
-    assert joined.classes == ("adipose", "stroma", "tumour")
-    assert joined.labels.tolist() == [1, 2, 2, -1, -1, 0, 2] and joined.labels.dtype == np.int32
-    assert joined.groups is None
-    assert joined.name(3) == b.name(0) and (joined.read(6) == c.read(1)).all()
-    assert joined.fingerprint() != Joined([b, a, c]).fingerprint()
 
 
 def test_split_by_group_leaks_nothing_and_balances_classes():
@@ -81,3 +58,18 @@ def test_tiles_without_a_group_are_split_by_themselves():
 def test_impossible_splits_are_user_errors(source, share, message):
     with pytest.raises(UserError, match=message):
         split_labelled(source, share, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("groups", "kind", "words"),
+    [
+        (["a", "b"], "patient", "split by patient"),
+        (["a", ""], "patient", "split by patient where known (1 tiles have none)"),
+        (["a", "b"], "slide", "split by slide (patients unknown: one may be in two parts)"),
+        (["a", "b"], "group", "split by group"),
+        (["", ""], "patient", "split by class (no patients known: tiles of one slide may be in two parts)"),
+        (None, "", "split by class (no patients known: tiles of one slide may be in two parts)"),
+    ],
+)
+def test_a_split_is_called_what_it_is(groups, kind, words):
+    assert split_in_words(Table([0, 1, -1], groups and [*groups, ""], kind)) == words

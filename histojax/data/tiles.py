@@ -1,4 +1,4 @@
-"""What a source of tiles is: numbered records with labels, groups and pixels; and sources joined into one."""
+"""What a source of tiles is: numbered tiles with labels, groups and pixels; and sources joined into one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Protocol
 
 import numpy as np
 
-from histojax.common.errors import UserError
 from histojax.data.decode import BadTile, decode_tile
 from histojax.data.depth import Unreadable
 
@@ -27,6 +26,9 @@ class Facts:
     notes: tuple[str, ...] = ()  # warnings, each a line that names the source
     left_out: tuple[tuple[str, str], ...] = ()  # (path, reason) of files that are no tiles
     group_kind: str = ""  # of `groups`: patient, slide, sample, group (a column of that title); "" without groups
+
+
+NOTHING_TO_SAY = Facts()
 
 
 class Source(Protocol):
@@ -54,13 +56,13 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """Path of a record, for messages."""
+        """Path of a tile, for messages."""
 
     def read(self, index: int) -> np.ndarray:
         """(h, w, 3) uint8 RGB as stored; raises BadTile."""
 
     def fingerprint(self) -> str:
-        """SHA-256 that changes when a record is added, removed, renamed or changes its size."""
+        """SHA-256 that changes when a tile is added, removed, renamed or changes its size."""
 
 
 class Files(Protocol):
@@ -84,7 +86,7 @@ class EncodedTiles:
         class_names: Sequence[str] | None = None,
         groups: Sequence[str] | None = None,
         coords: np.ndarray | None = None,
-        facts: Facts = Facts(),  # noqa: B008: frozen
+        facts: Facts = NOTHING_TO_SAY,
     ):
         self.root = root
         self.names = names
@@ -98,7 +100,7 @@ class EncodedTiles:
         return len(self.names)
 
     def name(self, index: int) -> str:
-        """`root/name` of a record; a CSV's absolute path as it is."""
+        """`root/name` of a tile; a CSV's absolute path as it is."""
         return os.path.join(self.root, self.names[index])
 
     def encoded(self, index: int) -> bytes:
@@ -124,7 +126,7 @@ class EncodedTiles:
         return digest.hexdigest()
 
     def fingerprint(self) -> str:
-        """SHA-256 over (name, size) of all records; names are relative, so a moved folder keeps it."""
+        """SHA-256 over (name, size) of all tiles; names are relative, so a moved folder keeps it."""
         return self._fingerprint
 
 
@@ -143,12 +145,12 @@ class Joined:
         return self._ends[-1]
 
     def locate(self, index: int) -> tuple[Source, int]:
-        """(source, number within it) of a record."""
+        """(source, number within it) of a tile."""
         part = bisect_right(self._ends, index)
         return self.sources[part], index - (self._ends[part - 1] if part else 0)
 
     def name(self, index: int) -> str:
-        """Path of a record, as its own source names it."""
+        """Path of a tile, as its own source names it."""
         source, inner = self.locate(index)
         return source.name(inner)
 
@@ -163,73 +165,10 @@ class Joined:
 
 
 def label_table(class_names: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
-    """(sorted class names, (n,) int32 labels) of one class name a record, "" for none."""
+    """(sorted class names, (n,) int32 labels) of one class name a tile, "" for none."""
     classes = tuple(sorted(set(class_names) - {""}))
     number = {name: label for label, name in enumerate(classes)} | {"": UNLABELLED}
     return classes, np.fromiter((number[name] for name in class_names), np.int32, len(class_names))
-
-
-def split_labelled(source: Source, test_share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(train, test) record numbers, int64 and ascending, of the labelled tiles; the same for the same seed.
-
-    With groups, whole patients go to one side, chosen so that every class comes close to `test_share`; a tile
-    without a group is a group of its own. Without groups each class is split by itself. Raises UserError when
-    nothing is labelled or there are not two groups (or tiles) to split.
-    """
-    labelled = np.flatnonzero(source.labels != UNLABELLED)
-    if not labelled.size:
-        raise UserError("no tile is labelled: put tiles into one folder a class, or use a CSV with a label column")
-    if not 0 < test_share < 1:
-        raise UserError(f"test share {test_share} must lie between 0 and 1")
-    rng = np.random.default_rng(seed)
-    labels = source.labels[labelled]
-    if source.groups is None:
-        is_test = _stratified(labels, test_share, rng)
-    else:
-        is_test = _whole_groups(labels, source.groups[labelled], test_share, rng)
-    if is_test.all() or not is_test.any():
-        what = "tiles" if source.groups is None else "patients"
-        raise UserError(f"{len(labelled)} labelled tiles do not split into two sets of {what}: name a test set")
-    return labelled[~is_test], labelled[is_test]
-
-
-def split_in_words(source: Source) -> str:
-    """How `split_labelled` parts a source: "split by patient" only if every labelled tile has one."""
-    kind = source.facts.group_kind
-    if source.groups is None or not any(source.groups[source.labels != UNLABELLED]):
-        return "split by class (no patients known: tiles of one slide may be in two parts)"
-    without = int((source.groups[source.labels != UNLABELLED] == "").sum())
-    words = f"split by {kind or 'group'}" + (f" where known ({without} tiles have none)" if without else "")
-    return words if kind in ("patient", "group") else f"{words} (patients unknown: one may be in two parts)"
-
-
-def _stratified(labels: np.ndarray, test_share: float, rng: np.random.Generator) -> np.ndarray:
-    is_test = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        is_test[members[: round(test_share * len(members))]] = True
-    return is_test
-
-
-def _whole_groups(labels: np.ndarray, groups: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Greedy: in random order, a group joins the test set when that brings the class counts nearer to the goal."""
-    known = groups != ""
-    names, member = np.unique(groups[known], return_inverse=True)
-    group_of = np.empty(len(labels), np.int64)
-    group_of[known] = member
-    group_of[~known] = len(names) + np.arange((~known).sum())
-    counts = np.zeros((group_of.max() + 1, labels.max() + 1))
-    np.add.at(counts, (group_of, labels), 1)
-    total = np.maximum(counts.sum(0), 1)
-    missing = np.full(len(total), share)  # share of each class that the test set still lacks
-    in_test = np.zeros(len(counts), bool)
-    for group in rng.permutation(len(counts)):
-        rest = missing - counts[group] / total
-        if np.square(rest).sum() < np.square(missing).sum() and in_test.sum() < len(counts) - 1:
-            in_test[group], missing = True, rest
-    if not in_test.any() and len(counts) > 1:  # every patient is bigger than the goal: take the smallest
-        in_test[counts.sum(1).argmin()] = True
-    return in_test[group_of]
 
 
 def _relabelled(source: Source, classes: tuple[str, ...]) -> np.ndarray:
