@@ -231,7 +231,7 @@ def _mesh() -> ConfigDict:
     return ConfigDict(
         dict(
             fsdp=False,  # split parameters and optimiser over the devices
-            groups=0,  # parts of the batch with masks, KoLeo and iBOT centre of their own; 0: as many as devices
+            batch_shards=0,  # parts of the batch with masks, KoLeo and iBOT centre of their own; 0: one a device
         )
     )
 

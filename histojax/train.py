@@ -74,9 +74,9 @@ def _main(argv: list[str], as_program: bool) -> int:
     if not values.workdir:
         raise UserError("--workdir DIR is missing: the folder of this run, for example --workdir runs/first")
     check(config)
-    from histojax.training import loop  # jax is imported only now: a typo above costs no start-up
+    from histojax.training import run  # jax is imported only now: a typo above costs no start-up
 
-    return loop.run(
+    return run.train(
         config, expanded(values.workdir), offline=values.offline, plan_only=values.check, catch_signals=as_program
     )
 

@@ -160,7 +160,7 @@ import os, signal, sys, time
 from histojax import train
 from histojax.training import loop
 
-extract, stations = loop.Loop._extract, loop.Loop._stations
+extract, after_step = loop.Loop._extract, loop.Loop._after_step
 evaluation, kill = map(int, sys.argv.pop(1).split(","))
 
 def signalled(self, images):
@@ -171,11 +171,11 @@ def signalled(self, images):
     return extract(self, images)
 
 def killed(self):
-    stations(self)
+    after_step(self)
     if self.step == kill:
         os.kill(os.getpid(), signal.SIGKILL)
 
-loop.Loop._extract, loop.Loop._stations = signalled, killed
+loop.Loop._extract, loop.Loop._after_step = signalled, killed
 sys.exit(train.main(sys.argv[1:], as_program=True))
 """
 
@@ -209,7 +209,7 @@ def test_a_signal_during_an_evaluation_puts_it_off(straight, environment, tmp_pa
 def test_an_incomplete_only_checkpoint_is_no_start(straight, environment, capsys, tmp_path):
     """The weights of the configuration are loaded again; --check says so and removes nothing."""
     workdir, file = tmp_path / "run", straight[0] / "export" / "timm" / "model.safetensors"
-    changes = (f"--config.model.weights={file}", "--config.stop_step=3", "--config.mesh.groups=1")
+    changes = (f"--config.model.weights={file}", "--config.stop_step=3", "--config.mesh.batch_shards=1")
     assert finish(environment, workdir, *changes).returncode == 0
     metrics = (workdir / "metrics.jsonl").read_bytes()
     (workdir / "checkpoints" / "3" / "state" / "_METADATA").unlink()
@@ -230,7 +230,7 @@ def test_two_devices_with_split_state_continue_from_the_exported_training_state(
     done = finish(
         env,
         workdir,
-        "--config.mesh.groups=1",
+        "--config.mesh.batch_shards=1",
         "--config.mesh.fsdp=true",
         "--config.stop_step=3",
         f"--config.model.continue_from={exported}",
@@ -298,7 +298,7 @@ def test_weights_of_another_architecture_are_refused(straight, capsys, tmp_path)
     file = straight[0] / "export" / "meta" / "model.safetensors"
     code, line = run(
         capsys,
-        *("--config", TINY, "--workdir", str(tmp_path / "run"), "--config.mesh.groups=1"),
+        *("--config", TINY, "--workdir", str(tmp_path / "run"), "--config.mesh.batch_shards=1"),
         *(f"--config.model.weights={file}", "--config.model.size=vit_mini"),
     )
     assert code == 2
@@ -330,7 +330,9 @@ def run(capsys, *argv):
     }.items(),
 )
 def test_a_mistake_is_one_line_and_exit_code_2(change, expected, capsys, tmp_path):
-    code, line = run(capsys, "--config", TINY, "--workdir", str(tmp_path / "run"), "--config.mesh.groups=1", change)
+    code, line = run(
+        capsys, "--config", TINY, "--workdir", str(tmp_path / "run"), "--config.mesh.batch_shards=1", change
+    )
     assert code == 2
     assert line.startswith("histojax train: error: ")
     assert expected in line
@@ -352,9 +354,7 @@ def test_a_call_from_python_neither_restarts_the_process_nor_catches_signals(mon
     """A notebook keeps its process and its Ctrl-C; only `program`, the entry points' function, takes them."""
     seen = []
     monkeypatch.setattr("os.execv", lambda *words: seen.append("restart"))
-    monkeypatch.setattr(
-        "histojax.training.loop.open_training", lambda config: seen.append(signal.getsignal(2)) or 1 / 0
-    )
+    monkeypatch.setattr("histojax.training.run.open_training", lambda config: seen.append(signal.getsignal(2)) or 1 / 0)
     argv = ["--config", TINY, "--workdir", str(tmp_path / "run")]
     for call in (lambda: train.main(argv), lambda: histojax(["train", *argv])):
         with pytest.raises(ZeroDivisionError):
@@ -390,7 +390,7 @@ def test_home_folders_are_known_in_every_path(capsys, monkeypatch, tmp_path):
         Image.fromarray(np.random.default_rng(ord(name)).integers(0, 255, (40, 40, 3), np.uint8)).save(
             f"tiles/{name}.png"
         )
-    words = ["--config=~/mine.py", "--workdir=~/run", "--config.data.train=~/tiles", "--config.mesh.groups=1"]
+    words = ["--config=~/mine.py", "--workdir=~/run", "--config.data.train=~/tiles", "--config.mesh.batch_shards=1"]
     assert train.main([*words, "--check"]) == 0
     assert not Path("~").exists()
     code, line = run(capsys, *words, "--config.model.weights=~/none.pth")
@@ -439,7 +439,7 @@ def test_evaluation_tiles_that_are_not_there_are_refused_before_anything_is_made
     sets = {"data": there} | {setting: gone}
     code, line = run(
         capsys,
-        *("--config", TINY, "--workdir", str(tmp_path / "run"), "--config.mesh.groups=1"),
+        *("--config", TINY, "--workdir", str(tmp_path / "run"), "--config.mesh.batch_shards=1"),
         *(f"--config.eval.{name}={path}" for name, path in sets.items()),
     )
     assert code == 2
@@ -471,7 +471,10 @@ def test_a_workdir_that_is_a_file_is_refused(capsys, tmp_path):
 
 
 def test_check_prints_the_plan_and_writes_nothing(capsys, tmp_path):
-    assert train.main(["--config", TINY, "--workdir", str(tmp_path / "run"), "--check", "--config.mesh.groups=1"]) == 0
+    assert (
+        train.main(["--config", TINY, "--workdir", str(tmp_path / "run"), "--check", "--config.mesh.batch_shards=1"])
+        == 0
+    )
     plan = capsys.readouterr().out
     best = "best        the checkpoint with the highest 5-NN on validation; test is reported, never chosen on"
     evaluation = r"evaluation  every 4 steps on fit \d+ tiles of \d groups, validation \d+ .*, test .*split by patient"

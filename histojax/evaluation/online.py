@@ -33,6 +33,7 @@ class EvalTiles:
     how: str = ""  # how the parts came about, or why there are no labels
     no_best: str = ""  # why no part can choose a checkpoint; "" if the validation part can
     bad: tuple[tuple[str, str], ...] = ()  # (path, reason) of the unreadable tiles, which are not among them
+    fingerprint: str = ""  # of all tiles of the sources and their labels, wherever they lie
 
     @property
     def labelled(self) -> bool:

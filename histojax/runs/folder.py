@@ -109,15 +109,21 @@ class RunFolder:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def bind(self, config: Mapping[str, Any], may_change: Sequence[str] = ()) -> bool:
-        """Makes the folder that of `config`, with its values of the leaves in `may_change`; else as `check_folder`."""
-        begun = check_folder(self.path, config, may_change)
-        self._store_config(json.loads(json.dumps(config)), may_change)
-        return begun
+    def bind(
+        self, config: Mapping[str, Any], may_change: Sequence[str] = (), facts: Mapping[str, Any] | None = None
+    ) -> bool:
+        """Makes the folder that of `config`, with its values of the leaves in `may_change`; else as `check_folder`.
 
-    def _store_config(self, config: dict, may_change: Sequence[str]) -> None:
-        record = {"fingerprint": config_fingerprint(config, may_change), "config": config}
+        `facts` are JSON values that a later start of this run has to know; `stored_run` gives them back.
+        """
+        begun = check_folder(self.path, config, may_change)
+        record = {
+            "fingerprint": config_fingerprint(config, may_change),
+            "config": json.loads(json.dumps(config)),
+            "facts": dict(facts or {}),
+        }
         write_atomic(self.path / "config.json", json.dumps(record, indent=1, sort_keys=True) + "\n")
+        return begun
 
     def write_provenance(self, step: int, versions: Mapping[str, str], **facts: Any) -> dict:
         """The entry it adds to provenance.json for this start of the run at `step`.
@@ -149,21 +155,9 @@ def check_folder(folder: str | os.PathLike, config: Mapping[str, Any], may_chang
     that differs raises UserError with every differing leaf, except for the leaves or groups of leaves named in
     `may_change` ("log", "data.workers").
     """
-    folder = Path(folder)
-    if any("\ud800" <= letter <= "\udfff" for letter in str(folder)):
-        raise UserError(f"{folder}: the name is not UTF-8, which checkpoints need; choose another --workdir")
-    path = folder / "config.json"
-    begun = [name for name in (METRICS, "checkpoints") if (folder / name).exists()]
-    if not begun:
-        return False  # a start that failed before its first step binds nobody
-    if not path.exists():
-        raise UserError(
-            f"{folder}: holds {begun[0]} but no config.json, so the run it belongs to is unknown; "
-            "choose another --workdir"
-        )
-    stored = read_json(path)
-    if not isinstance(stored.get("config"), dict):
-        raise UserError(f"{path}: has no 'config': not written by histojax; choose another --workdir")
+    stored = stored_run(folder)
+    if stored is None:
+        return False
     different = config_differences(stored["config"], json.loads(json.dumps(config)))
     fixed = [line for name, line in different.items() if not _named(name, may_change)]
     if fixed:
@@ -172,6 +166,29 @@ def check_folder(folder: str | os.PathLike, config: Mapping[str, Any], may_chang
             "Give these leaves their old values to resume it, or choose another --workdir"
         )
     return True
+
+
+def stored_run(folder: str | os.PathLike) -> dict[str, Any] | None:
+    """{"config": ..., "facts": ...} of the run that `folder` holds, None if none was begun there; nothing is written.
+
+    Raises UserError for a folder that holds a run of which the config is not known.
+    """
+    folder = Path(folder)
+    if any("\ud800" <= letter <= "\udfff" for letter in str(folder)):
+        raise UserError(f"{folder}: the name is not UTF-8, which checkpoints need; choose another --workdir")
+    path = folder / "config.json"
+    begun = [name for name in (METRICS, "checkpoints") if (folder / name).exists()]
+    if not begun:
+        return None  # a start that failed before its first step binds nobody
+    if not path.exists():
+        raise UserError(
+            f"{folder}: holds {begun[0]} but no config.json, so the run it belongs to is unknown; "
+            "choose another --workdir"
+        )
+    stored = read_json(path)
+    if not isinstance(stored.get("config"), dict):
+        raise UserError(f"{path}: has no 'config': not written by histojax; choose another --workdir")
+    return {"config": stored["config"], "facts": stored.get("facts") or {}}
 
 
 def config_fingerprint(config: Mapping[str, Any], without: Sequence[str] = ()) -> str:

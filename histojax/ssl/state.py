@@ -34,7 +34,7 @@ class TrainState:
             "student": self.student,
             "teacher": self.teacher,
             "moments": self.moments._asdict(),
-            "centres": {k: dataclasses.asdict(c) for k, c in self.centres.items()},
+            "centres": {k: dict(vars(c)) for k, c in self.centres.items()},
         }
 
     @classmethod

@@ -41,7 +41,7 @@ _WHOLE = {
     "ibot_head.layers loss.token_chunk data.tile_px eval.every eval.max_tiles eval.image_px eval.batch_size eval.k "
     "checkpoint.every checkpoint.keep log.every",
     Range(): "seed model.registers crops.local_crops teacher.temp_warmup_epochs optim.warmup_epochs "
-    "optim.freeze_last_layer_epochs data.workers eval.split_seed monitor.grace_steps mesh.groups",
+    "optim.freeze_last_layer_epochs data.workers eval.split_seed monitor.grace_steps mesh.batch_shards",
 }
 _NUMBERS = {
     Range(): "loss.dino_weight loss.ibot_weight loss.koleo_weight optim.base_lr optim.min_lr optim.weight_decay "
@@ -134,9 +134,9 @@ def _together(c: ConfigDict) -> Iterator[str]:
     depth = SIZES[m.size][1]
     if m.train not in ("all", "norms") and not (kind == "last" and count.isdigit() and 1 <= int(count) <= depth):
         yield f"model.train={m.train!r} is not all, norms or last:K with 1 <= K <= {depth}"
-    groups = max(c.mesh.groups, 1)
+    groups = max(c.mesh.batch_shards, 1)
     if c.batch_size % groups:
-        yield f"batch_size={c.batch_size} is not a multiple of mesh.groups={groups}"
+        yield f"batch_size={c.batch_size} is not a multiple of mesh.batch_shards={groups}"
     elif c.loss.koleo_weight and c.batch_size // groups < 2:
         yield f"batch_size={c.batch_size} leaves one image a group: KoLeo needs two (or loss.koleo_weight=0)"
     elif int(2 * (c.batch_size // groups) * c.masks.probability) < 1:

@@ -27,6 +27,7 @@ from histojax.zoo.run_checkpoints import (
     last_words,
     newest_step,
     not_from_orbax,
+    reader,
     reading,
     step_folders,
     whole_steps,
@@ -109,8 +110,13 @@ class Checkpoints:
         then = "there is none before it, so the run then starts anew"
         if before is not None:
             then = f"the same command then goes on from step {before}"
-        with reading(self.folder / str(step), f"move this folder away: {then}"):
-            found = self._manager.restore(
+        largest = max(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract))
+        handler = ocp.StandardCheckpointHandler(restore_concurrent_gb=1.1 * largest / 1e9)
+        with (
+            reading(self.folder / str(step), f"move this folder away: {then}"),
+            reader(self.folder, handler) as manager,
+        ):
+            found = manager.restore(
                 step,
                 args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), notes=ocp.args.JsonRestore()),
             )

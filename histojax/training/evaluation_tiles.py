@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -118,7 +119,18 @@ def _tiles(config: ConfigDict, parting: Parting, labelled: bool) -> online.EvalT
         how=how,
         no_best=parting.no_best,
         bad=bad,
+        fingerprint=_fingerprint(sets),
     )
+
+
+def _fingerprint(sets: Sequence[TileSet]) -> str:
+    """SHA-256 over names, sizes, labels and classes of all tiles of the sources, readable or not."""
+    digest = hashlib.sha256()
+    for source in {id(part.source): part.source for part in sets}.values():
+        digest.update(source.fingerprint().encode())
+        digest.update(np.asarray(source.labels, np.int32).tobytes())
+        digest.update("\n".join(source.classes).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def _labels(part: TileSet, classes: tuple[str, ...]) -> np.ndarray:

@@ -7,12 +7,12 @@ to remember goes into the checkpoint's notes, so a resumed run repeats the unint
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,23 +31,21 @@ from histojax.config import last_step
 from histojax.data import BadTileLog
 from histojax.evaluation import online
 from histojax.evaluation.evaluators import chooser, evaluators
-from histojax.parallel.backend import start_backend
-from histojax.runs.folder import RunFolder, check_folder
+from histojax.runs.folder import RunFolder
 from histojax.runs.metrics import MetricWriter
 from histojax.ssl.recipe import Recipe
-from histojax.ssl.state import TrainState, state_sharding
+from histojax.ssl.state import state_sharding
 from histojax.ssl.step import make_features, make_step
 from histojax.training import results
-from histojax.training.checkpoints import Checkpoints, newest_step
-from histojax.training.evaluation_tiles import open_evaluation, open_training
+from histojax.training.checkpoints import Checkpoints
 from histojax.training.feed import Feed
+from histojax.training.first_state import abstract_state, first_state
 from histojax.training.monitor import Monitor, Verdict
-from histojax.training.plan import plan
-from histojax.training.recipe import recipe_of, schedules_of
-from histojax.training.start import Start, load_start, with_loaded
+from histojax.training.recipe import schedules_of
+from histojax.training.resume import MAY_CHANGE, TILES
+from histojax.training.start import Start
 
 SHOWN = ("loss", "dino_global", "dino_local", "ibot", "koleo")  # on the progress line
-MAY_CHANGE = ("name", "log", "data.workers", "checkpoint", "eval.batch_size", "monitor.action")  # by a resumed run
 
 
 @dataclasses.dataclass
@@ -63,7 +61,7 @@ class Notes:
     best: dict[str, Any] = dataclasses.field(default_factory=dict)  # metric, its score, step, all values there
     sources: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # of the starting weights
     seconds: float = 0.0  # spent training, over all starts
-    owed: bool = False  # a signal came before the evaluation of this step was done
+    evaluation_due: bool = False  # a signal came before the evaluation of this step was done
     metrics_bytes: int | None = None  # size of metrics.jsonl
 
     @classmethod
@@ -88,62 +86,6 @@ class Stopped(Exception):
         self.code = code
 
 
-def run(
-    config: ConfigDict,
-    workdir: Path,
-    offline: bool = False,
-    plan_only: bool = False,
-    catch_signals: bool = False,
-) -> int:
-    """The exit code of the run of a checked configuration in the folder `workdir`, resumed if it was begun.
-
-    With `catch_signals` the first Ctrl-C or SIGTERM saves and leaves; without, signals do what they did before.
-    """
-    start_backend()
-    main = jax.process_index() == 0
-    with contextlib.ExitStack() as stack:
-        stop = Stop()
-        if catch_signals:
-            stack.enter_context(stop.listening())
-        folder = stack.enter_context(RunFolder(workdir)) if main and not plan_only else None
-        if main:
-            check_folder(workdir, config.to_dict(), MAY_CHANGE)
-        source = open_training(config)
-        tiles = open_evaluation(config, source)
-        recipe = recipe_of(config, jax.default_backend(), jax.device_count())
-        mesh = Mesh(np.array(jax.devices()), ("data",)) if jax.device_count() > 1 else None
-        _check_devices(config, recipe)
-        begun = newest_step(workdir / "checkpoints")
-        start = load_start(config, recipe, offline) if begun is None else Start(report=f"step {begun}")
-        if main:
-            _say(plan(config, recipe, source, tiles, start))
-        if plan_only:
-            return 0
-        loop = Loop(config, recipe, mesh, workdir, source, tiles, start, begun, stop)
-        stack.callback(loop.close)
-        try:
-            loop.begin(folder)
-            loop.train()
-        except Stopped as stopped:
-            return stopped.code
-        words = results.finish(loop)
-        if main:
-            _say(words)
-    return 0
-
-
-def _check_devices(config: ConfigDict, recipe: Recipe) -> None:
-    devices, batch = jax.device_count(), config.batch_size
-    for count, what in ((devices, "devices"), (recipe.groups, "mesh.groups")):
-        if batch % count:
-            raise UserError(f"batch_size={batch} is not a multiple of the {count} {what}")
-    if config.loss.koleo_weight and batch // recipe.groups < 2:
-        raise UserError(
-            f"batch_size={batch} over {recipe.groups} groups leaves one image each: KoLeo needs two "
-            "(raise batch_size, or set mesh.groups=1 or loss.koleo_weight=0)"
-        )
-
-
 class Loop:
     """One run between its first and its last step."""
 
@@ -156,12 +98,10 @@ class Loop:
         source: Any,
         tiles: online.EvalTiles,
         start: Start,
-        begun: int | None,
         stop: Stop,
     ):
         self.config, self.recipe, self.mesh, self.workdir = config, recipe, mesh, workdir
         self.source, self.tiles, self.start, self.stop = source, tiles, start, stop
-        self.begun = begun  # step of the checkpoint to go on from; None: `start` has the weights
         self.main = jax.process_index() == 0
         self.split = None if mesh is None else NamedSharding(mesh, PartitionSpec("data"))
         self.last = last_step(config)
@@ -177,18 +117,23 @@ class Loop:
         self.feed: Feed | None = None
         self.progress: Progress | None = None
 
-    def begin(self, folder: RunFolder | None) -> None:
-        """Restores the last checkpoint or makes the first state, opens the files, evaluates at step 0."""
+    def begin(self, folder: RunFolder | None, facts: dict[str, Any]) -> None:
+        """Restores the last checkpoint or makes the first state, opens the files, evaluates at step 0.
+
+        `facts` go into the run's folder, for its next start.
+        """
         c = self.config
         if folder:
-            folder.bind(c.to_dict(), MAY_CHANGE)
+            folder.bind(c.to_dict(), MAY_CHANGE + TILES, facts)
             results.list_unused(self)
         self.key = jax.random.key(c.seed)
-        self.state = self._first_state()
         self.checkpoints = Checkpoints(self.workdir / "checkpoints", c.checkpoint.keep)
-        resumed = self.begun
-        if resumed is not None:
-            self.state, saved = self.checkpoints.restore(self.state, resumed)
+        resumed = self.start.step
+        split = None if self.mesh is None else partial(state_sharding, mesh=self.mesh, fsdp=c.mesh.fsdp)
+        if resumed is None:
+            self.state = first_state(self.recipe, self.start, jax.random.fold_in(self.key, 2**31 - 1), split)
+        else:
+            self.state, saved = self.checkpoints.restore(abstract_state(self.recipe, split), resumed)
             self.notes = Notes.read(saved, f"{self.checkpoints.folder}/{resumed}")
             self.monitor.set_state(self.notes.monitor)
             self.bad.set_state(self.notes.bad_tiles)
@@ -197,22 +142,14 @@ class Loop:
         self.feed = Feed(c, self.source, self.split, self.notes.iterator)
         self.features = make_features(self.recipe, self.mesh)
         if folder:
-            facts = {"data": self.source.fingerprint(), "starting_weights": self.notes.sources or "random"}
-            folder.write_provenance(self.step, versions(), **facts, **results.devices())
+            known = {"data": self.source.fingerprint(), "starting_weights": self.notes.sources or "random"}
+            folder.write_provenance(self.step, versions(), **known, **results.devices())
             self.writer = MetricWriter(folder.path, resumed, c.log.tensorboard, self.notes.metrics_bytes)
         self.progress = Progress(self.last, self.step, stream=sys.stderr)
         if resumed is None:
             self.evaluate()
-        elif self.notes.owed:
-            self._look()
-
-    def _first_state(self) -> TrainState:
-        """Random parameters with the loaded ones put in, on the devices they belong to."""
-        student = jax.jit(self.recipe.init)(jax.random.fold_in(self.key, 2**31 - 1))
-        state = self.recipe.start(*with_loaded(self.start, student))
-        if self.mesh is None:
-            return state
-        return jax.device_put(state, state_sharding(state, self.mesh, self.config.mesh.fsdp))
+        elif self.notes.evaluation_due:
+            self._evaluate_and_export()
 
     def train(self) -> None:
         """Steps from where the run stands to its end; raises Stopped on a signal or a verdict."""
@@ -242,7 +179,7 @@ class Loop:
             waited = 0.0
             self.notes.seconds += time.monotonic() - began
             began = time.monotonic()
-            self._stations()
+            self._after_step()
         self.checkpoints.wait()
         self.stop.unsaved = False
 
@@ -280,17 +217,17 @@ class Loop:
         for path in self.bad.paths[known:]:
             self.progress.note(f"unreadable tile replaced by another: {path}")
 
-    def _stations(self) -> None:
-        """What happens at certain steps only: evaluation, export, checkpoint, leaving on a signal."""
+    def _after_step(self) -> None:
+        """Evaluates, exports, saves and leaves on a signal, each at the steps where it is due."""
         c, step = self.config, self.step
         improved = False
         if self._evaluates() or step in c.export.steps:
             try:
                 if asked := self._asked_to_stop():
                     raise Interrupted(asked)
-                improved = self._look()
+                improved = self._evaluate_and_export()
             except Interrupted as interrupted:
-                self.notes.owed = True
+                self.notes.evaluation_due = True
                 self.save()
                 self._leave(interrupted.number)
         asked = self._asked_to_stop()
@@ -302,7 +239,7 @@ class Loop:
     def _evaluates(self) -> bool:
         return self.step % self.config.eval.every == 0 or self.step == self.last
 
-    def _look(self) -> bool:
+    def _evaluate_and_export(self) -> bool:
         """Evaluates and exports where that is due at this step; whether the teacher is the best one so far."""
         c, step, values = self.config, self.step, {}
         if self._evaluates():
@@ -310,7 +247,7 @@ class Loop:
             values = self.evaluate()
         if step in c.export.steps:
             results.export(self, self.workdir / "export" / f"step_{step:07d}")
-        self.notes.owed = False
+        self.notes.evaluation_due = False
         metric = chooser(self.evaluators).metric()
         score = values.get(metric, math.nan)  # no validation tiles: no best
         improved = c.checkpoint.keep_best and score > self.notes.best.get("score", -math.inf)
@@ -421,12 +358,6 @@ class Loop:
             self.writer.close()
         if self.checkpoints:
             self.checkpoints.close()
-
-
-def _say(words: str) -> None:
-    """Prints words with paths in them, of which the terminal's encoding may lack a character."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(words.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 def _fetch(metrics: list[dict[str, jax.Array]]) -> list[dict[str, float]]:

@@ -37,7 +37,7 @@ def recipe_of(config: ConfigDict, platform: str = "cpu", devices: int = 1) -> Re
         loss=LossConfig(**config.loss.to_dict()),
         mask_probability=config.masks.probability,
         mask_ratio=tuple(config.masks.ratio),
-        groups=config.mesh.groups or devices,
+        groups=config.mesh.batch_shards or devices,
         layer_decay=o.layer_decay,
         patch_embed_lr=o.patch_embed_lr,
         clip_norm=o.clip_norm,

@@ -6,7 +6,6 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from histojax.common.errors import UserError
@@ -30,6 +29,7 @@ class Start:
     teacher: Tree = dataclasses.field(default_factory=dict)  # empty: an exact copy of the student
     sources: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # name, file, sha256, licence
     report: str = "random parameters"
+    step: int | None = None  # of the checkpoint to go on from, which has the parameters
 
 
 def load_start(config: ConfigDict, recipe: Recipe, offline: bool) -> Start:
@@ -115,12 +115,3 @@ def _source(name: str, fetched: Obtained) -> dict[str, Any]:
     chain = licence_chain(path, digest, terms, named[0] if named else record_with(digest))
     licence = "; ".join(dict.fromkeys(one.licence for one in chain)) or "none: trained from random parameters"
     return {"name": name, "file": path.name, "sha256": digest, "licence": licence, "licences": as_rows(chain)}
-
-
-def with_loaded(start: Start, random: Tree) -> tuple[Tree, Tree | None]:
-    """(student, teacher or None) float32: the loaded modules in the place of the random ones."""
-    student, teacher = (
-        {**random, **jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), side)}
-        for side in (start.student, start.teacher)
-    )
-    return student, teacher if start.teacher else None

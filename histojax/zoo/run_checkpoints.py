@@ -46,6 +46,12 @@ def backbone_of(folder: Path, step: int, side: str) -> tuple[dict, dict]:
     return jax.tree.map(np.asarray, found["state"][side]["backbone"]), found["notes"]
 
 
+def notes_of(folder: Path, step: int) -> dict[str, Any]:
+    """The notes of a checkpoint, without its arrays; raises UserError if they cannot be read."""
+    with reader(folder) as manager, reading(folder / str(step), "move this folder away to go on from the one before"):
+        return manager.restore(step, args=ocp.args.Composite(notes=ocp.args.JsonRestore()))["notes"]
+
+
 @contextlib.contextmanager
 def reading(path: Path, advice: str) -> Iterator[None]:
     """Makes what goes wrong within the block a UserError about the checkpoint `path`."""
@@ -76,12 +82,12 @@ def step_folders(folder: Path) -> dict[int, bool]:
 
 
 @contextlib.contextmanager
-def reader(folder: Path) -> Iterator[ocp.CheckpointManager]:
-    """An Orbax manager that only looks: a run may be writing to the folder meanwhile."""
+def reader(folder: Path, state: ocp.CheckpointHandler | None = None) -> Iterator[ocp.CheckpointManager]:
+    """An Orbax manager that only looks: a run may be writing to the folder meanwhile. `state` reads the arrays."""
     logging.getLogger("absl").addFilter(not_from_orbax)
     manager = ocp.CheckpointManager(
         Path(folder).resolve(),
-        item_handlers={"state": ocp.PyTreeCheckpointHandler(), "notes": ocp.JsonCheckpointHandler()},
+        item_handlers={"state": state or ocp.PyTreeCheckpointHandler(), "notes": ocp.JsonCheckpointHandler()},
         options=ocp.CheckpointManagerOptions(read_only=True),
     )
     try:

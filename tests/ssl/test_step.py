@@ -13,9 +13,10 @@ from tiny_recipe import spread_state, start_state, tiny_config, tiny_images, tin
 from histojax.ssl import step as steps
 from histojax.ssl.state import TrainState
 from histojax.training.checkpoints import Checkpoints
+from histojax.training.first_state import first_state
 from histojax.training.recipe import schedules_of
 from histojax.training.results import training_tensors
-from histojax.training.start import load_start, with_loaded
+from histojax.training.start import load_start
 from histojax.weights.mapping import flatten
 
 KEY = jax.random.key(3)
@@ -37,7 +38,7 @@ def schedule(i=50, **leaves):
 @functools.cache
 def views_of(groups=1):
     """Crops and masks of one batch, in one or more groups; made once, since compiling them is the slow part."""
-    recipe = tiny_recipe(mesh__groups=groups)
+    recipe = tiny_recipe(mesh__batch_shards=groups)
     return jax.jit(partial(steps.make_views, recipe))(tiny_images(), jax.random.key(1), jax.random.key(2))
 
 
@@ -108,7 +109,8 @@ def test_export_and_import_in_the_middle_change_nothing_that_files_carry(tmp_pat
     for side, tree in sides.items():
         save_file(training_tensors(side, jax.device_get(tree)), tmp_path / f"{side}_checkpoint.safetensors")
     start = load_start(tiny_config(model__continue_from=str(tmp_path)), tiny_recipe(), offline=True)
-    student, teacher = with_loaded(start, tiny_recipe().init(jax.random.key(7)))
+    again = first_state(tiny_recipe(), start, jax.random.key(7), None)
+    student, teacher = again.student, again.teacher
     loaded = {"teacher": teacher, "student": student}
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((np.asarray(a) == b).all()), sides, loaded))
     again = run_steps(dataclasses.replace(middle, student=student, teacher=teacher), 10, 20)
@@ -170,7 +172,7 @@ def test_scan_remat_and_attention_change_nothing(change):
 @functools.cache
 def two_steps(devices, fsdp):
     """(state, metrics) as arrays of the host after two steps over some devices, always in four groups."""
-    recipe = tiny_recipe(mesh__groups=4, batch_size=16)
+    recipe = tiny_recipe(mesh__batch_shards=4, batch_size=16)
     mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
     step, state = steps.make_step(recipe, mesh, fsdp), spread_state(recipe)
     for i in range(2):
@@ -210,9 +212,9 @@ def without_qkv_bias(tree):
 
 def test_groups_are_the_reference_s_devices():
     """Two groups give the mean of what each half of the batch gives alone, where nothing is shared over devices."""
-    recipe = tiny_recipe(mesh__groups=2, loss__centering="softmax")
+    recipe = tiny_recipe(mesh__batch_shards=2, loss__centering="softmax")
     state, views = spread_state(recipe), views_of(2)
-    half = tiny_recipe(mesh__groups=1, loss__centering="softmax")
+    half = tiny_recipe(mesh__batch_shards=1, loss__centering="softmax")
     _, both = loss_and_gradient(recipe, state, views)
 
     def part(i):

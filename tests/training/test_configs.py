@@ -109,7 +109,7 @@ def test_impossible_together():
         check(config)
     config.loss.koleo_weight, config.batch_size, config.masks.probability = 0.0, 1, 0.5
     check(config)
-    config.mesh.groups = 2
+    config.mesh.batch_shards = 2
     with pytest.raises(UserError, match=r"batch_size=1 is not a multiple of mesh\.groups=2"):
         check(config)
     config = possible()

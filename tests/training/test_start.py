@@ -10,8 +10,9 @@ from torch_writer import save
 
 from histojax.common.errors import UserError
 from histojax.training.evaluation_tiles import open_evaluation, open_training
+from histojax.training.first_state import abstract_state, first_state
 from histojax.training.plan import plan
-from histojax.training.start import Start, load_start, with_loaded
+from histojax.training.start import Start, load_start
 from histojax.weights.export import write_export
 from histojax.weights.layouts.dinov2 import META, write_head
 from histojax.weights.licence import as_rows, chain_of_card, link
@@ -64,12 +65,28 @@ def test_the_paper_s_files_continue_each_side_as_itself(folder, trees):
         assert len(start.sources) == (4 if names == ("",) else 3)
 
 
-def test_put_in_gives_the_loop_what_was_loaded(folder, trees):
+def test_the_first_state_has_what_was_loaded_and_lets_go_of_the_rest(folder, trees):
     _, start = start_of(folder, "")
-    random = tiny_recipe().init(jax.random.key(5))
-    student, teacher = with_loaded(start, random)
-    assert_is(jax.device_get(student), trees["student"])
-    assert_is(jax.device_get(teacher), trees["teacher"])
+    state = first_state(tiny_recipe(), start, jax.random.key(5), None)
+    assert_is(jax.device_get(state.student), trees["student"])
+    assert_is(jax.device_get(state.teacher), trees["teacher"])
+    assert start.student == {} and start.teacher == {}
+
+
+def test_what_is_not_loaded_is_random_and_the_same_for_both(folder):
+    """Drawn as for a random start of the same key, in whichever modules are missing."""
+    _, start = start_of(folder, weights="teacher_checkpoint.pth")
+    state = first_state(tiny_recipe(), start, jax.random.key(5), None)
+    alone = first_state(tiny_recipe(), Start(), jax.random.key(5), None)
+    assert_is(state.student["dino_head"], alone.student["dino_head"])
+    assert_is(state.teacher, state.student)
+    assert not np.array_equal(state.student["backbone"]["pos_embed"], alone.student["backbone"]["pos_embed"])
+
+
+def test_a_state_is_restored_into_shapes_of_its_own_kind():
+    state, shapes = first_state(tiny_recipe(), Start(), jax.random.key(5), None), abstract_state(tiny_recipe(), None)
+    for leaf, shape in zip(jax.tree.leaves(state.as_dict()), jax.tree.leaves(shapes.as_dict()), strict=True):
+        assert (leaf.shape, leaf.dtype, leaf.sharding) == (shape.shape, shape.dtype, shape.sharding)
 
 
 def test_a_part_of_one_side_is_given_to_both_and_said(folder, trees):

@@ -1,0 +1,114 @@
+"""One run from a checked configuration to its exported weights: opens what it needs, prints the plan, trains."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from histojax.common.errors import UserError
+from histojax.common.signals import Stop
+from histojax.config import last_step
+from histojax.parallel.backend import is_out_of_memory, start_backend
+from histojax.runs.folder import RunFolder
+from histojax.ssl.recipe import Recipe
+from histojax.training import results
+from histojax.training.evaluation_tiles import open_evaluation, open_training
+from histojax.training.loop import Loop, Stopped
+from histojax.training.plan import plan
+from histojax.training.recipe import recipe_of
+from histojax.training.resume import begun_run, check_same_tiles, check_step, facts_of, shards_to_use
+from histojax.training.start import Start, load_start
+from histojax.zoo.run_checkpoints import newest_step, notes_of
+
+
+def train(
+    config: ConfigDict,
+    workdir: Path,
+    offline: bool = False,
+    plan_only: bool = False,
+    catch_signals: bool = False,
+) -> int:
+    """The exit code of the run of a checked configuration in the folder `workdir`, resumed if it was begun.
+
+    With `catch_signals` the first Ctrl-C or SIGTERM saves and leaves; without, signals do what they did before.
+    """
+    start_backend()
+    main = jax.process_index() == 0
+    with contextlib.ExitStack() as stack:
+        stop = Stop()
+        if catch_signals:
+            stack.enter_context(stop.listening())
+        folder = stack.enter_context(RunFolder(workdir)) if main and not plan_only else None
+        earlier = begun_run(workdir, config)
+        source = open_training(config)
+        tiles = open_evaluation(config, source)
+        shards = shards_to_use(config, earlier, jax.device_count())
+        facts = facts_of(config, shards, {"training": source.fingerprint(), "evaluation": tiles.fingerprint})
+        if earlier is not None:
+            check_same_tiles(workdir, earlier, facts)
+        recipe = recipe_of(config, jax.default_backend(), shards)
+        mesh = Mesh(np.array(jax.devices()), ("data",)) if jax.device_count() > 1 else None
+        _check_devices(config, recipe)
+        start = _weights(config, recipe, workdir, offline)
+        if main:
+            _say(plan(config, recipe, source, tiles, start))
+        if plan_only:
+            return 0
+        loop = Loop(config, recipe, mesh, workdir, source, tiles, start, stop)
+        stack.callback(loop.close)
+        try:
+            loop.begin(folder, facts)
+            loop.train()
+        except Stopped as stopped:
+            return stopped.code
+        except jax.errors.JaxRuntimeError as error:
+            if is_out_of_memory(error):
+                raise UserError(_no_memory(config, workdir)) from error
+            raise
+        words = results.finish(loop)
+        if main:
+            _say(words)
+    return 0
+
+
+def _weights(config: ConfigDict, recipe: Recipe, workdir: Path, offline: bool) -> Start:
+    """What the run starts from: its newest checkpoint, or the weights that the configuration names."""
+    folder = workdir / "checkpoints"
+    begun = newest_step(folder)
+    if begun is None:
+        return load_start(config, recipe, offline)
+    check_step(workdir, begun, last_step(config))
+    return Start(step=begun, sources=notes_of(folder, begun).get("sources", []), report=f"checkpoint of step {begun}")
+
+
+def _no_memory(config: ConfigDict, workdir: Path) -> str:
+    step = newest_step(workdir / "checkpoints")
+    kept = "no checkpoint was written yet" if step is None else f"the checkpoint of step {step} is whole"
+    return (
+        f"the device has no memory left for a step of batch_size={config.batch_size}; {kept}. Lower batch_size, set "
+        "model.remat=block or crops.local_crops lower (in another --workdir), or use a device with more memory"
+    )
+
+
+def _check_devices(config: ConfigDict, recipe: Recipe) -> None:
+    devices, batch = jax.device_count(), config.batch_size
+    for count, what in ((devices, "devices"), (recipe.groups, "mesh.batch_shards")):
+        if batch % count:
+            raise UserError(f"batch_size={batch} is not a multiple of the {count} {what}")
+    if config.loss.koleo_weight and batch // recipe.groups < 2:
+        raise UserError(
+            f"batch_size={batch} over {recipe.groups} groups leaves one image each: KoLeo needs two "
+            "(raise batch_size, or set mesh.batch_shards=1 or loss.koleo_weight=0)"
+        )
+
+
+def _say(words: str) -> None:
+    """Prints words with paths in them, of which the terminal's encoding may lack a character."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(words.encode(encoding, "backslashreplace").decode(encoding), flush=True)
