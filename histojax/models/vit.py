@@ -35,7 +35,7 @@ class ViTConfig:
     layerscale: float | None = 1e-5  # initial value; None: no LayerScale
     eps: float = 1e-6
     positions: str = "cls"  # rows of pos_embed: "cls" + patches, "patches" only, or "all" tokens
-    interpolation: str = "offset"  # see models.positions
+    interpolation: str = "offset"  # see common.bicubic
     mask_token: bool = True
     drop_path: float = 0.0  # stochastic depth while training
     drop_path_uniform: bool = True

@@ -10,7 +10,7 @@ from histojax.weights.library_configs import InputRule, Shape
 from histojax.weights.licence import Link, as_rows, verdict, warnings_of
 from histojax.weights.loading import epsilon_warning, feature_lines, how_to_load
 
-METHODS = {  # of pos_embed.MODES, in words
+METHODS = {  # of bicubic.MODES, in words
     "exact": "bicubic, step G / g, no antialias",
     "offset": "bicubic, step G / (g + 0.1), no antialias: facebookresearch/dinov2 without registers",
     "antialias": "bicubic, antialiased: timm, and facebookresearch/dinov2 with registers",

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from vit_arrays import GOLDEN
 
+from histojax.common.bicubic import MODES
 from histojax.common.errors import UserError
-from histojax.weights.pos_embed import MODES, axis_weights, resample_grid
+from histojax.weights.pos_embed import resample_grid
 
 REFERENCE = np.load(GOLDEN / "dinov2" / "pos_embed_interp.npz")
 MODE_OF = {
@@ -34,21 +35,10 @@ def test_modes_differ_by_more_than_rounding():
     assert np.abs(grids[0] - grids[1]).max() > 0.01 and np.abs(grids[0] - grids[2]).max() > 0.5
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("size, grid", [(16, 37), (7, 16), (37, 16), (1, 5), (5, 1)])
-def test_each_position_takes_weights_that_sum_to_one(size, grid, mode):
-    np.testing.assert_allclose(axis_weights(size, grid, mode).sum(axis=1), 1, atol=1e-5)
-
-
 def test_same_grid_is_untouched_in_every_mode():
     grid = REFERENCE["from16/pos_embed"]
     for mode in MODES:
         np.testing.assert_array_equal(resample_grid(grid, 16, mode), grid)
-
-
-def test_an_axis_that_keeps_its_size_is_untouched_where_torch_skips_it():
-    for mode, skipped in (("antialias-offset", True), ("antialias", True), ("exact", True), ("offset", False)):
-        assert np.allclose(axis_weights(16, 16, mode), np.eye(16), atol=1e-6) is skipped
 
 
 def test_wrong_shapes_and_modes():

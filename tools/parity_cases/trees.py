@@ -10,7 +10,7 @@ import numpy as np
 from histojax.models.vit import ViTConfig
 from histojax.weights.layouts import dinov2 as layout
 
-RESAMPLING = {  # (interpolate_antialias, interpolate_offset): a mode of models.positions
+RESAMPLING = {  # (interpolate_antialias, interpolate_offset): a mode of common.bicubic
     (False, 0.1): "offset",
     (False, 0.0): "exact",
     (True, 0.0): "antialias",
@@ -42,7 +42,7 @@ def module_tensors(trees: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def resampling(settings: Mapping[str, Any]) -> str:
-    """The mode of models.positions that `interpolate_antialias` and `interpolate_offset` of the reference mean."""
+    """The mode of common.bicubic that `interpolate_antialias` and `interpolate_offset` of the reference mean."""
     asked = settings["interpolate_antialias"], settings["interpolate_offset"]
     if asked not in RESAMPLING:
         raise ValueError(f"no resampling of positions for interpolate_antialias, interpolate_offset = {asked}")
