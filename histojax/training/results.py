@@ -141,8 +141,8 @@ def _scores(loop: Loop) -> list[str]:
         where = f"on {len(tiles.labels)} tiles ({tiles.how})"
         return [f"{row.panel}: {_before_and_after(loop, row.metric())}, {where}" for row in told]
     judged_by = c.eval.test or c.eval.data or c.data.train
-    what = "synthetic tiles, not histology" if judged_by.startswith("synthetic") else judged_by
-    lines = [f"reported on test ({tiles.count(TEST)} tiles of {what}; {tiles.how}):"]
+    what = ", which is not histology" if judged_by.startswith("synthetic") else ""
+    lines = [f"reported on test ({tiles.count(TEST)} tiles of {judged_by}{what}; {tiles.how}):"]
     for row in (row for row in rows if row.needs_labels):
         words = f"  {row.panel} by {row.title}: {_before_and_after(loop, row.metric(TEST))}"
         colour = loop.notes.first.get(f"{HISTOGRAM}/{row.metric(TEST)}")

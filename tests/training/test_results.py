@@ -43,6 +43,9 @@ def test_what_was_chosen_and_what_is_reported():
         "kept in run/checkpoints",
     ]
     assert words(kept=())[-1].endswith("on test, no longer there")
+    assert words(data__train="synthetic:64")[0].startswith(
+        "reported on test (1 tiles of synthetic:64, which is not hist"
+    )
 
 
 @pytest.mark.parametrize(
