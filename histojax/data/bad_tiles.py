@@ -111,6 +111,8 @@ def sample_check(source: Source, n: int = 64, max_bad_share: float = 0.5) -> lis
         raise UserError(
             f"all {good} tiles tried are of one colour (the first: {path}, mean {mean:.1f} of 255): {_why_flat(mean)}"
         )
+    if len(flat) > good / 2:
+        logging.warning("%d of %d tiles tried are of one colour, e.g. %s", len(flat), good, flat[0][0])
     return bad
 
 

@@ -21,14 +21,38 @@ FILE = (
     *("tileid", "patchid", "imageid", "id"),
 )
 LABEL = (
-    *("label", "class", "labels", "target", "category", "classname", "classlabel", "labelname", "tissuetype"),
-    *("tissueclass", "diagnosis", "groundtruth", "gt", "annotation", "subtype", "classid", "labelid"),
+    *(
+        "label",
+        "class",
+        "labels",
+        "target",
+        "category",
+        "classname",
+        "classlabel",
+        "labelname",
+        "tissuetype",
+        "klasse",
+        "classe",
+    ),
+    *(
+        "tissueclass",
+        "diagnosis",
+        "groundtruth",
+        "gt",
+        "annotation",
+        "subtype",
+        "classid",
+        "labelid",
+        "clase",
+        "diagnose",
+    ),
 )
 PATIENT = (
     *("patient", "patientid", "patientbarcode", "bcrpatientbarcode", "case", "caseid", "casesubmitterid"),
     *("submitterid", "subject", "subjectid", "participant", "participantid", "donor", "donorid", "individual"),
     *("individualid", "patientname", "patientno", "patientnr", "patientnumber", "patid", "pid", "tcgaid", "mrn"),
     *("patients", "patientids", "patientcode", "casename", "caseno", "personid"),
+    *("patientenid", "paciente", "fallnummer"),
 )
 SLIDE = (
     *("slide", "slideid", "slidename", "slidefile", "slidepath", "slidebarcode", "wsi", "wsiid", "wsiname", "wsipath"),

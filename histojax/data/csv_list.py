@@ -16,7 +16,7 @@ from histojax.common.errors import UserError
 from histojax.data.columns import EXPECTED, Columns, find_columns, is_nothing, plain
 from histojax.data.find import TWICE, Found
 from histojax.data.formats import OTHER_OF, is_tile_name, suffix_of
-from histojax.data.layout import is_split
+from histojax.data.layout import is_split, spellings_said
 from histojax.data.patients import patients_of
 
 Row = list[str]
@@ -58,6 +58,7 @@ def read_list(path: Path) -> TileList:
     groups, kind = _groups(rows, columns, notes)
     if groups is None and (patients := patients_of(found.names)):
         groups, kind = patients, "patient"
+    notes += spellings_said(labels or ())
     if columns.split is not None and any(is_split(row[columns.split]) for row in rows):
         parts = sorted({row[columns.split] for row in rows})
         notes.append(
@@ -73,7 +74,7 @@ def _read(path: Path) -> tuple[Row, list[tuple[int, Row]]]:
     start, separator = 0, ""
     while start < len(lines) and not separator:
         line = lines[start].strip()
-        if named := re.fullmatch(r'"?sep=(.)"?', line, re.IGNORECASE):  # Excel's own first line
+        if named := re.fullmatch(r'"?sep=(.)"?\s*', lines[start], re.IGNORECASE):  # Excel's own first line
             start, separator = start + 1, named[1]
         elif not line.strip(",;\t|") or (line.startswith("#") and not any(s in line for s in ",;\t|")):
             start += 1  # blank, or a remark
@@ -88,7 +89,7 @@ def _read(path: Path) -> tuple[Row, list[tuple[int, Row]]]:
     if len(rows) < 2:
         raise UserError(f"{path}: no tiles; {EXPECTED}")
     (_, titles), *rows = rows
-    titles[0] = titles[0].lstrip("#").strip()
+    titles[0] = titles[0].lstrip("#\ufeff").strip()
     while not titles[-1]:
         titles.pop()
     if any(is_tile_name(title) for title in titles):
@@ -178,7 +179,9 @@ def _groups(rows: Sequence[Row], columns: Columns, notes: list[str]) -> tuple[li
 
 def _by_slide(patients: list[str], slides: list[str] | None, notes: list[str]) -> list[str]:
     """The patients, those that are missing looked up by their slide; says where a slide has two."""
-    if slides is None:
+    if slides is None or all(
+        len(slide) < 3 and slide.isdigit() for slide in slides if slide
+    ):  # 1, 2, 3 of each patient are no names
         return patients
     owners: dict[str, set[str]] = {}
     for slide, patient in zip(slides, patients):
@@ -188,7 +191,7 @@ def _by_slide(patients: list[str], slides: list[str] | None, notes: list[str]) -
         if len(known) > 1:
             notes.append(f"the slide {slide} has {len(known)} patients: {', '.join(sorted(known)[:3])}")
             break
-    return [p or (min(owners[s]) if s in owners else s) for p, s in zip(patients, slides)]
+    return [p or (min(owners[s]) if len(owners.get(s, ())) == 1 else s) for p, s in zip(patients, slides)]
 
 
 def _locate(path: Path, names: list[str], notes: list[str]) -> tuple[Path, list[str], list[int]]:

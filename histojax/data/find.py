@@ -14,15 +14,17 @@ from pathlib import Path
 from histojax.common.errors import UserError
 from histojax.data.formats import FORMATS, OTHER_OF, is_tile_name, suffix_of
 
-SYSTEM = {  # folders and files that a computer makes by itself, in lower case; names with a dot in front are, too
+SYSTEM = {  # folders and files that a computer makes by itself, in lower case; a dot in front says it, too
     *("__macosx", "lost+found", "$recycle.bin", "recycler", "#recycle", "@recycle", "@recently-snapshot"),
     *("system volume information", "#snapshot", "@eadir", "@tmp", "@synoresource", "@sharebin", "@database"),
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__pycache__", "network trash folder", "temporary items"),
+    *("thevolumesettingsfolder", "found.000", "recycled"),
 }
 PICTURES = {"images", "image", "imgs", "img", "tiles", "patches", "pictures", "png", "jpg", "tif"}
 DRAWINGS = {  # of what is seen in the pictures that lie in a folder beside
     *("masks", "mask", "labels", "annotations", "annotation", "overlays", "overlay", "segmentations", "segmentation"),
-    *("gt", "groundtruth", "ground_truth", "thumbnails", "thumbs", "previews", "contours"),
+    *("gt", "groundtruth", "ground_truth", "thumbnails", "thumbs", "previews", "contours", "stitches", "heatmaps"),
+    *("visualization", "visualizations", "contours_geojson"),
 }
 HIDDEN, EMPTY, LINKS, LOOPS = "hidden or of the system", "empty", "broken links", "links to folders seen already"
 NO_IMAGE, DRAWN, ENCRYPTED, TWICE = "not images", "masks or overlays", "encrypted", "named twice"
@@ -157,7 +159,7 @@ def _walk(folder: Path, found: Found) -> Iterator[tuple[str, int]]:
         seen.add(real)
         for entry in _entries(path):
             name = f"{inside}/{entry.name}" if inside else entry.name
-            if is_system(entry.name):
+            if is_system(entry.name + "/" * entry.is_dir()):
                 found.leave_out(name, HIDDEN)
             elif entry.is_dir():
                 (links if entry.is_symlink() else waiting).append((entry.path, name))
@@ -205,8 +207,13 @@ def _accept(name: str, found: Found) -> bool:
 
 
 def is_system(name: str) -> bool:
-    """Whether a part of a path is hidden or belongs to the computer, not to its user."""
-    return any(part.startswith(".") or part.lower() in SYSTEM for part in name.split("/") if part not in (".", ".."))
+    """Whether a part of a path is hidden or belongs to the computer, not to its user; a folder ends with /.
+
+    Storage boxes put @ or $ in front of folders of their own, some ~.
+    """
+    *folders, file = [part for part in name.split("/") if part not in (".", "..")]
+    own = any(part.startswith((".", "@", "$", "~")) or part.lower() in SYSTEM for part in folders)
+    return own or file.startswith(".") or file.lower() in SYSTEM
 
 
 def _drawings(names: Iterable[str]) -> set[str]:

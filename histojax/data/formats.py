@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 FORMATS = {  # Pillow's name: the suffixes its files come with
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "PNG": (".png", ".apng"),
@@ -61,7 +63,7 @@ def is_tile_name(name: str) -> bool:
 def suffix_of(name: str) -> str:
     """The lower-case suffix of a file name, "" for none."""
     _, dot, last = name.rpartition("/")[2].rpartition(".")
-    return f".{last.lower()}" if dot and 0 < len(last) <= 8 else ""
+    return f".{last.lower()}" if dot and re.fullmatch(r"[A-Za-z0-9_+-]{1,8}", last) else ""
 
 
 def what_it_is(start: bytes) -> str:

@@ -65,7 +65,7 @@ def read_layout(names: Sequence[str]) -> Layout:
     layout = _without_unlabelled(_classes(_unwrapped([table[folders] for folders in whole])))
     if not any(layout.classes) and not layout.notes:
         notes += _neutral_said(whole)
-    layout.notes = notes + layout.notes + _spellings_said(layout.classes)
+    layout.notes = notes + layout.notes + spellings_said(layout.classes)
     if layout.groups is None and (patients := patients_of(names)):
         layout.groups, layout.kind = patients, "patient"
     return layout
@@ -182,7 +182,7 @@ def _neutral_said(whole: list[tuple[str, ...]]) -> list[str]:
     return [f"the folders {_some(names)} are magnifications, places or portions, not classes: no labels"]
 
 
-def _spellings_said(classes: Iterable[str]) -> list[str]:
+def spellings_said(classes: Iterable[str]) -> list[str]:
     """Notes on classes that are one word in two spellings."""
     spellings: dict[str, set[str]] = {}
     for name in set(classes) - {""}:

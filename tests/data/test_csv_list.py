@@ -221,3 +221,24 @@ def test_names_of_another_machine_are_hinted_at(place):
     with pytest.raises(UserError, match=r"There is list\.png beside it: write names relative"):
         (place / "list.png").write_bytes(b"x")
         open_source(write(place, ("file", "label"), [("C:\\data\\list.png", "x")]))
+
+
+def test_a_tab_named_by_excel_and_titles_in_german(place):
+    rows = [f"{file}\t{kind}\t{patient}" for file, kind, patient in ROWS]
+    (place / "list.csv").write_text("sep=\t\nDatei\tKlasse\tPatienten-ID\n" + "\n".join(rows))
+    opened(place / "list.csv")
+
+
+def test_what_is_missing_and_what_is_no_tile_is_counted(place):
+    rows = [*ROWS, ("gone.png", "stroma", "P3"), ("s.svs", "stroma", "P3")]
+    source = open_source(write(place, ("file", "label", "patient"), rows))
+    assert source.facts.found == (
+        "3 tiles (3 .png), 1 of them do not exist; left out: 1 (1 whole slides: cut them into tiles), with 1 .svs"
+    )
+
+
+def test_numbers_of_slides_are_no_names(place):
+    rows = [(*ROWS[0], "1"), (*ROWS[1], "1")]
+    assert not open_source(write(place, ("file", "label", "patient", "slide"), rows)).facts.notes
+    rows = [(ROWS[0][0], "Tumor"), (ROWS[1][0], "tumor")]
+    assert "are Tumor, tumor one class?" in open_source(write(place, ("file", "label"), rows)).facts.notes[0]

@@ -55,7 +55,7 @@ CLUTTER = [
     *("@eaDir/t.png/SYNOFILE_THUMB.jpg", "A/@eaDir/a.png", "#recycle/old.png", "$RECYCLE.BIN/x.png"),
     *("__MACOSX/A/._a.png", "A/._a.png", ".ipynb_checkpoints/a-checkpoint.png", "lost+found/z.png", "@tmp/t.png"),
     *("A/.DS_Store", ".Trash-1000/y.png", "System Volume Information/i.png", "B/Thumbs.db"),
-    *("@Recycle/x.jpg", ".snapshot/A/a.png"),
+    *("@Recycle/x.jpg", ".snapshot/A/a.png", "~snapshot/A/a.png", "@appdata/i.png"),
 ]  # fmt: skip
 
 
@@ -117,6 +117,13 @@ def test_masks_beside_the_images_are_no_class(tmp_path):
     source = open_source(folder)
     assert len(source) == 3 and source.classes == () and "3 masks or overlays" in source.facts.found
     assert open_source(make_folder(tmp_path / "g", {"masks": 1, "faces": 1})).classes == ("faces", "masks")
+
+
+def test_files_may_begin_with_signs(tmp_path):
+    folder = put(
+        tmp_path / "f", {"A/@1.png": file_bytes(picture(1)), "B/$2.png": file_bytes(picture(1)), "B/~.png": b"x"}
+    )
+    assert len(open_source(folder)) == 3
 
 
 def test_an_interrupted_copy_is_refused(tmp_path):
