@@ -69,7 +69,7 @@ def test_without_labels_the_first_numbers_stand_alone():
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda notes: notes.pop("owed"), "owed"),
+        (lambda notes: notes.pop("evaluation_due"), "evaluation_due"),
         (lambda notes: notes.update(mood="good"), "mood"),
         (lambda notes: notes.update(best={"score": 0.9, "step": 4}), "best"),
     ],
