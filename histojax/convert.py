@@ -64,8 +64,8 @@ def _main(argv: Sequence[str]) -> int:
     if not values.out and not values.check:
         raise UserError("--out DIR is missing: the folder to write to (or --check to write nothing)")
     from histojax.parallel.backend import start_backend
-    from histojax.weights.export import check_target, write_export
     from histojax.weights.licence import check_commercial
+    from histojax.weights.write import check_target, write_weights
     from histojax.zoo import transfer  # jax is imported only now
     from histojax.zoo.table import find
 
@@ -89,7 +89,7 @@ def _main(argv: Sequence[str]) -> int:
     if values.check:
         return 0
     transfer.check_heads(parcel)
-    path = write_export(
+    path = write_weights(
         expanded(values.out),
         parcel.tree,
         values.to,

@@ -71,8 +71,8 @@ def _main(argv: Sequence[str]) -> int:
         if not getattr(values, name):
             raise UserError(f"--{name} is missing: {what} (see --help)")
     from histojax.parallel.backend import start_backend
-    from histojax.weights.export import check_target, write_export
     from histojax.weights.licence import check_commercial
+    from histojax.weights.write import check_target, write_weights
     from histojax.zoo import transfer  # jax is imported only from here on
 
     start_backend()
@@ -83,7 +83,7 @@ def _main(argv: Sequence[str]) -> int:
         check_commercial(parcel.chain, values.source)
     cli.warn("histojax export", transfer.warnings(parcel, values.to))
     positions = _fit_grid(parcel, values.image, values.positions)
-    path = write_export(
+    path = write_weights(
         expanded(values.out),
         parcel.tree,
         values.to,

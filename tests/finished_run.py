@@ -15,8 +15,8 @@ from histojax.runs.folder import RunFolder
 from histojax.training.checkpoints import Checkpoints
 from histojax.training.recipe import recipe_of
 from histojax.training.results import training_tensors
-from histojax.weights.export import write_export
 from histojax.weights.licence import CARD, as_rows, chain_of_card
+from histojax.weights.write import write_weights
 
 UNI = {"name": "uni", "file": "uni.bin", "sha256": "ab" * 32, "licence": "CC-BY-NC-ND-4.0"}
 
@@ -64,7 +64,7 @@ def _export(folder: Path, state, config, sources: Sequence[dict], layouts: Seque
     facts = {"name": "tiny_vit_micro", "starting_weights": list(sources) or "random", "steps": 9}
     facts["recipe"] = config.to_dict()
     for layout in layouts:
-        write_export(folder / layout, state.teacher["backbone"], layout, facts, heads=2, positions="as trained")
+        write_weights(folder / layout, state.teacher["backbone"], layout, facts, heads=2, positions="as trained")
     files = []
     for side in ("teacher", "student"):
         files.append({"file": f"{side}_checkpoint.safetensors"})

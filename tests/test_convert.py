@@ -112,6 +112,6 @@ def test_a_full_disk_leaves_nothing(capsys, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("histojax.weights.export.write_safetensors", full)
+    monkeypatch.setattr("histojax.weights.write.write_safetensors", full)
     code, _, error = run(capsys, VIRCHOW, "--heads", 4, "--out", tmp_path / "out")
     assert code == 2 and "No space left" in error and not list(tmp_path.iterdir())

@@ -20,7 +20,7 @@ from parity_cases.trees import resampling
 
 from histojax.models.vit import ViTConfig
 from histojax.ssl.recipe import LossConfig
-from histojax.weights.export import write_export
+from histojax.weights.write import write_weights
 from histojax.zoo import table
 from histojax.zoo.encoder import load_encoder
 from histojax.zoo.parameters import random_parameters
@@ -320,7 +320,7 @@ def test_tokens_of_given_weights(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(table._RECORDS, table.spelling(record.name), record)
     tree = random_parameters(config, 0)
     tree["pos_embed"] = tree["pos_embed"] * 50
-    weights = write_export(tmp_path / "weights", tree, "hf", {}, heads=2)
+    weights = write_weights(tmp_path / "weights", tree, "hf", {}, heads=2)
     images = np.random.default_rng(0).integers(0, 256, (2, 42, 42, 3), np.uint8)
     encoder = load_encoder(record, weights, resize=False, positions="hf", batch_size=2)
     tokens = np.concatenate([encoder(images)[:, None], encoder.tokens(images)], axis=1)

@@ -20,10 +20,10 @@ from histojax.evaluation.evaluators import HISTOGRAM, TEST, VALIDATION, chooser
 from histojax.report.curves import save_curves
 from histojax.runs.metrics import METRICS
 from histojax.training.panels import panels
-from histojax.weights.export import write_export
 from histojax.weights.layouts.dinov2 import META, write_head
 from histojax.weights.licence import CARD, as_rows, chain_of_card
 from histojax.weights.safetensors_file import write_safetensors
+from histojax.weights.write import write_weights
 
 if TYPE_CHECKING:
     from histojax.training.loop import Loop
@@ -72,7 +72,7 @@ def export(loop: Loop, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     facts, heads = card(loop), loop.recipe.vit.heads
     files = [
-        write_export(folder / layout, teacher["backbone"], layout, facts, heads=heads, positions="as trained")
+        write_weights(folder / layout, teacher["backbone"], layout, facts, heads=heads, positions="as trained")
         for layout in loop.config.export.layouts
     ]
     for side, tree in (("teacher", teacher), ("student", student)):

@@ -14,7 +14,8 @@ from histojax.common.errors import UserError
 from histojax.weights import own
 from histojax.weights.checks import value_faults
 from histojax.weights.containers import open_tensors
-from histojax.weights.detect import FAMILIES, check_family, the_layout, title
+from histojax.weights.detect import the_layout
+from histojax.weights.families import FAMILIES, check_family, title
 from histojax.weights.layouts import Layout
 from histojax.weights.mapping import Report, flatten, ghost, is_ghost, shape_of
 from histojax.weights.search import (
@@ -61,7 +62,7 @@ class Backbone:
 
     @property
     def family(self) -> str:
-        """The network it is for, a key of detect.FAMILIES."""
+        """The network it is for, a key of families.FAMILIES."""
         return self.layout.family
 
     def shapes(self, expected: Mapping[str, Any] | None = None) -> tuple[dict[str, Any], Report]:
@@ -146,7 +147,7 @@ def open_backbone(
 
     Args:
         path: file, index of shards, or folder; see containers.open_tensors.
-        family: the network it is for (a key of detect.FAMILIES); None recognises it.
+        family: the network it is for (a key of families.FAMILIES); None recognises it.
         layout: the layout's name ("meta", "timm", "hf" ...); None recognises it by the names.
         which: "teacher" or "student" where the file has both (default: teacher), or a prefix of the tensors wanted.
 
@@ -236,10 +237,9 @@ def _open_own(file: TensorFile, family: str | None, layout: str | None) -> Backb
     if layout not in (None, own.NAME):
         raise UserError(f"{file.path}: has histojax's own layout, not {layout!r}; leave --layout out")
     if family not in (None, found) or found not in FAMILIES:
-        raise UserError(
-            f"{file.path}: these are weights of another architecture, {FAMILIES.get(found, found)}; expected "
-            f"{FAMILIES.get(family or '', 'one of ' + ', '.join(FAMILIES))}"
-        )
+        what = FAMILIES[found].title if found in FAMILIES else found
+        wanted = FAMILIES[family].title if family else f"one of {', '.join(FAMILIES)}"
+        raise UserError(f"{file.path}: these are weights of another architecture, {what}; expected {wanted}")
     chosen = own.layout_of(found, own.names_in(file.metadata))
     notes = (file.container, f"layout {title(chosen)}: its metadata says {own.FAMILY}={found}")
     return Backbone(file.path, file.container, chosen, file.tensors, notes)

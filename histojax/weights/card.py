@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from histojax.weights.how_to_load import epsilon_warning, feature_lines, how_to_load
 from histojax.weights.library_configs import InputRule, Shape
 from histojax.weights.licence import Link, as_rows, verdict, warnings_of
-from histojax.weights.loading import epsilon_warning, feature_lines, how_to_load
 
 METHODS = {  # of bicubic.MODES, in words
     "exact": "bicubic, step G / g, no antialias",

@@ -6,32 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from histojax.common.errors import UserError
-from histojax.weights.layouts import Layout, beit, dinov3, imagebind, resnet, sam, swin
-from histojax.weights.layouts.dinov2 import META
-from histojax.weights.layouts.hf_dinov2 import HF_DINOV2
-from histojax.weights.layouts.hf_vit import HF_VIT
-from histojax.weights.layouts.timm_vit import TIMM
+from histojax.weights.families import FAMILIES, LAYOUTS, check_family, title
+from histojax.weights.layouts import Layout
 from histojax.weights.strangers import known_stranger
-
-VIT_LAYOUTS: tuple[Layout, ...] = (META, TIMM, HF_DINOV2, HF_VIT)
-LAYOUTS: tuple[Layout, ...] = (
-    *VIT_LAYOUTS,
-    *resnet.LAYOUTS,
-    *sam.LAYOUTS,
-    *beit.LAYOUTS,
-    *imagebind.LAYOUTS,
-    *swin.LAYOUTS,
-    *dinov3.LAYOUTS,
-)
-FAMILIES = {  # family: what it is called in messages
-    "vit": "ViT",
-    "resnet": "ResNet",
-    "sam": "SAM image encoder",
-    "beit": "BEiT or data2vec-vision",
-    "imagebind": "ImageBind",
-    "swin": "Swin transformer",
-    "dinov3": "DINOv3",
-}
 
 
 def detect_layout(names: Iterable[str], layouts: Iterable[Layout] = LAYOUTS) -> list[tuple[Layout, str]]:
@@ -73,26 +50,9 @@ def the_layout(
     if own:
         raise UserError(f"{file}: the names fit several layouts: {_listing(own)}. Say which one with --layout")
     if found:
-        raise UserError(
-            f"{file}: these are weights of another architecture, {_listing(found)}; expected {FAMILIES[family or '']}"
-        )
+        expected = FAMILIES[family or ""].title
+        raise UserError(f"{file}: these are weights of another architecture, {_listing(found)}; expected {expected}")
     raise UserError(f"{file}: {_nothing_fits(names, layouts, family)}")
-
-
-def check_family(family: str | None) -> None:
-    """Raise UserError for a family that does not exist."""
-    if family is not None and family not in FAMILIES:
-        raise UserError(f"unknown family {family!r}; known are {', '.join(FAMILIES)}")
-
-
-def layouts_of(family: str) -> dict[str, Layout]:
-    """Return the layouts of a family by name."""
-    return {layout.name: layout for layout in LAYOUTS if layout.family == family}
-
-
-def title(layout: Layout) -> str:
-    """Return what a layout is called in messages: its name and the family's."""
-    return f"{layout.name} of {FAMILIES[layout.family]}"
 
 
 def _named(want: str, layouts: tuple[Layout, ...], family: str | None) -> tuple[Layout, ...]:

@@ -14,7 +14,6 @@ from histojax.weights.vit_tree import grid_of, positions_of
 
 _TIMM_SIZES = {384: ("small", 12), 768: ("base", 12), 1024: ("large", 24), 1536: ("giant", 40)}  # dim: name, depth
 _PILLOW = {"bilinear": 2, "bicubic": 3}
-EPS = {"vit": 1e-6, "beit": 1e-6, "sam": 1e-6, "imagebind": 1e-6, "swin": 1e-5, "dinov3": 1e-5, "resnet": 1e-5}
 
 
 @dataclass(frozen=True)

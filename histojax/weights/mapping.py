@@ -1,13 +1,13 @@
 """Tensor names of PyTorch files <-> our parameter trees, by one table of rules that reads both ways.
 
-A layout is a tuple of `Rule`s. The same tuple turns a flat dict of tensors into a nested dict of numpy
+A layout is a tuple of `TensorRule`s. The same tuple turns a flat dict of tensors into a nested dict of numpy
 arrays (`to_tree`) and back (`from_tree`); nothing else needs to be written for an architecture::
 
     RULES = (
-        Rule("cls_token", "cls_token"),
-        Rule("blocks.{layer}.attn.qkv.weight", "blocks/attn/qkv/kernel", "linear"),
-        Rule(("h.{layer}.q.bias", "0", "h.{layer}.v.bias"), "blocks/attn/qkv/bias"),  # a key without bias
-        Rule("layer{stage}.{block}.conv1.weight", "stage{stage}/block{block}/conv1/kernel", "conv"),
+        TensorRule("cls_token", "cls_token"),
+        TensorRule("blocks.{layer}.attn.qkv.weight", "blocks/attn/qkv/kernel", "linear"),
+        TensorRule(("h.{layer}.q.bias", "0", "h.{layer}.v.bias"), "blocks/attn/qkv/bias"),  # a key without bias
+        TensorRule("layer{stage}.{block}.conv1.weight", "stage{stage}/block{block}/conv1/kernel", "conv"),
     )
 
 `{layer}` stacks the values of all layers on a leading axis, in numeric order, without gaps. Any other
@@ -70,7 +70,7 @@ KINDS: dict[str, Kind] = {
 
 
 @dataclass(frozen=True)
-class Rule:
+class TensorRule:
     """One leaf of the tree: its name in the file, its path in the tree, and the kind of change between them.
 
     Args:
@@ -160,7 +160,7 @@ class Report:
 
 def to_tree(
     tensors: Mapping[str, Any],
-    rules: Sequence[Rule],
+    rules: Sequence[TensorRule],
     *,
     ignore: Sequence[str] = (),
     allow_missing: Sequence[str] = (),
@@ -195,7 +195,9 @@ def to_tree(
     return unflatten(flat), report
 
 
-def from_tree(tree: Mapping[str, Any], rules: Sequence[Rule], *, drop: Sequence[str] = ()) -> dict[str, np.ndarray]:
+def from_tree(
+    tree: Mapping[str, Any], rules: Sequence[TensorRule], *, drop: Sequence[str] = ()
+) -> dict[str, np.ndarray]:
     """Return name -> array for the layout: the inverse of `to_tree`, bit for bit.
 
     Args:
@@ -268,7 +270,7 @@ def _pattern(template: str) -> re.Pattern[str]:
     return re.compile(text)
 
 
-def _numbers(names: set[str], rules: Sequence[Rule]) -> dict[str, dict[tuple[tuple[str, str], ...], int]]:
+def _numbers(names: set[str], rules: Sequence[TensorRule]) -> dict[str, dict[tuple[tuple[str, str], ...], int]]:
     """Return stem -> {values of the other placeholders: number of layers}, over the rules that share the stem."""
     found: dict[str, dict[tuple[tuple[str, str], ...], int]] = {}
     for rule in rules:
@@ -287,7 +289,7 @@ def _numbers(names: set[str], rules: Sequence[Rule]) -> dict[str, dict[tuple[tup
     return found
 
 
-def _rows(rule: Rule, numbers: Mapping[str, Mapping]) -> Iterator[tuple[str, list[list[str]]]]:
+def _rows(rule: TensorRule, numbers: Mapping[str, Mapping]) -> Iterator[tuple[str, list[list[str]]]]:
     """Yield (tree path, one list of part names per layer) for each value of the other placeholders."""
     groups = numbers[rule.stem]
     if not groups:  # nothing with this stem in the file: name the template itself
@@ -304,7 +306,7 @@ def _rows(rule: Rule, numbers: Mapping[str, Mapping]) -> Iterator[tuple[str, lis
 def _read_leaf(
     flat: dict[str, np.ndarray],
     report: Report,
-    rule: Rule,
+    rule: TensorRule,
     path: str,
     rows: list[list[str]],
     tensors: Mapping[str, Any],
@@ -346,7 +348,9 @@ def _shape_clash(rows: list[list[str]], tensors: Mapping[str, Any]) -> str:
     return ""
 
 
-def _stack(rule: Rule, rows: list[list[str]], tensors: Mapping[str, Any], dtype: Any, report: Report) -> np.ndarray:
+def _stack(
+    rule: TensorRule, rows: list[list[str]], tensors: Mapping[str, Any], dtype: Any, report: Report
+) -> np.ndarray:
     stacked: np.ndarray | None = None
     for layer, row in enumerate(rows):
         value = rule.codec.decode(_concatenate(row, tensors, dtype, report))
@@ -379,7 +383,7 @@ def _cast(tensor: Any, dtype: Any, report: Report) -> np.ndarray:
     return array.astype(dtype, copy=False) if dtype is not None and array.dtype.kind in "fV" else array
 
 
-def _write_leaf(rule: Rule, value: np.ndarray, values: Mapping[str, str]) -> dict[str, np.ndarray]:
+def _write_leaf(rule: TensorRule, value: np.ndarray, values: Mapping[str, str]) -> dict[str, np.ndarray]:
     """Return the torch tensors of one leaf."""
     encode = rule.codec.encode
     if encode is None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from histojax.weights.detect import layouts_of
+from histojax.weights.families import layouts_of
 from histojax.weights.layouts import Layout
-from histojax.weights.mapping import Report, Rule, flatten, ghost, to_tree
+from histojax.weights.mapping import Report, TensorRule, flatten, ghost, to_tree
 
 NAME, FAMILY = "histojax", "histojax_family"  # the layout's name; the key in the metadata that marks such a file
 _NAMES = "histojax_tensors"  # the key in the metadata under which all names stand
@@ -66,9 +66,9 @@ def _nearest(family: str, names: Iterable[str]) -> Layout:
     return min(layouts_of(family).values(), key=misfit)
 
 
-def _paths(layout: Layout) -> tuple[Rule, ...]:
+def _paths(layout: Layout) -> tuple[TensorRule, ...]:
     """Return the layout's rules with paths for names, and without any change of the arrays."""
-    return tuple(Rule(rule.path, rule.path, "vector", rule.optional) for rule in layout.rules)
+    return tuple(TensorRule(rule.path, rule.path, "vector", rule.optional) for rule in layout.rules)
 
 
 def _same(tree: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from histojax.models.network import family as family_of
 from histojax.models.sizes import SIZES
-from histojax.weights.library_configs import EPS
+from histojax.weights.families import FAMILIES
 from histojax.zoo.table import ENCODERS
 
 
@@ -56,7 +56,7 @@ def heads_of(network: Any) -> int | None:
 
 def usual_eps(family: str, layout: str) -> float:
     """Epsilon of LayerNorm in files of a layout: Hugging Face's ViT and BEiT have a smaller one."""
-    return 1e-12 if (family, layout) in (("vit", "hf-vit"), ("beit", "hf")) else EPS[family]
+    return 1e-12 if (family, layout) in (("vit", "hf-vit"), ("beit", "hf")) else FAMILIES[family].eps
 
 
 def _heads_if(network: Any, family: str, size: tuple[int, int]) -> int | None:

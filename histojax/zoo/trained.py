@@ -10,7 +10,8 @@ from histojax.common.errors import UserError
 from histojax.common.files import expanded
 from histojax.models.network import POOLINGS, feature_width
 from histojax.models.vit import ViTConfig
-from histojax.weights.library_configs import EPS, InputRule, architecture
+from histojax.weights.families import FAMILIES
+from histojax.weights.library_configs import InputRule, architecture
 from histojax.weights.licence import Link, card_beside, verdict
 from histojax.zoo.published import ENDINGS, record_with, weights_sha256
 from histojax.zoo.record import EncoderRecord, Preprocess, WeightFile
@@ -80,7 +81,7 @@ def open_trained(path: Path, which: str | None = None) -> tuple[EncoderRecord, P
 
 def _record_of(opened: Parcel, path: Path) -> EncoderRecord:
     """The record of a ViT by its weights and what is known of them."""
-    shape = architecture(opened.tree, opened.heads, opened.eps or EPS["vit"])
+    shape = architecture(opened.tree, opened.heads, opened.eps or FAMILIES["vit"].eps)
     trained = "recipe" in opened.facts
     rule = opened.rule or (InputRule(shape.image, shape.image) if trained else None)
     if rule is None:

@@ -20,9 +20,9 @@ from histojax.models.sizes import SIZES
 from histojax.models.vit import ViTConfig
 from histojax.weights.backbone import Backbone, open_backbone
 from histojax.weights.checks import value_faults
+from histojax.weights.how_to_load import epsilon_warning
 from histojax.weights.library_configs import InputRule
 from histojax.weights.licence import CARD, Link, card_beside, chain_of_card, warnings_of
-from histojax.weights.loading import epsilon_warning
 from histojax.weights.mapping import Report, flatten
 from histojax.weights.pos_embed import mode_of
 from histojax.weights.search import SIDES

@@ -17,7 +17,7 @@ from histojax.models.beit import (
 )
 from histojax.models.network import abstract
 from histojax.weights.containers import open_tensors
-from histojax.weights.detect import layouts_of
+from histojax.weights.families import layouts_of
 from histojax.weights.mapping import flatten, unflatten
 from histojax.weights.search import backbone_tensors
 from histojax.zoo.encoder import load_encoder

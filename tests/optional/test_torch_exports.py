@@ -25,15 +25,15 @@ from torch_cases import MLP, VITS, assert_close, images, ours, random_tree, to_t
 
 from histojax.models.sam import SAM_B  # noqa: E402
 from histojax.models.vit import ViTConfig, vit_config  # noqa: E402
-from histojax.weights.export import write_export  # noqa: E402
 from histojax.weights.library_configs import InputRule  # noqa: E402
+from histojax.weights.write import write_weights  # noqa: E402
 
 
 @pytest.mark.parametrize("name", VITS)
 def test_timm_loads_what_we_write(name, tmp_path):
     config = VITS[name]
     tree, x = random_tree(config), images(config.image)
-    write_export(tmp_path / "out", tree, "timm", {}, heads=config.heads)
+    write_weights(tmp_path / "out", tree, "timm", {}, heads=config.heads)
     model = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()
     model.load_state_dict(load_file(tmp_path / "out" / "model.safetensors"), strict=True)
     expected = ours(config, tree, x)
@@ -46,7 +46,7 @@ def test_timm_loads_what_we_write(name, tmp_path):
 def test_transformers_loads_what_we_write(name, tmp_path):
     config = VITS[name]
     tree, x = random_tree(config), images(config.image)
-    write_export(tmp_path / "out", tree, "hf", {}, heads=config.heads)
+    write_weights(tmp_path / "out", tree, "hf", {}, heads=config.heads)
     model, info = transformers.AutoModel.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
     expected = ours(config, tree, x)
@@ -63,12 +63,12 @@ def test_the_names_of_meta_mean_what_timm_takes_them_for(name, tmp_path):
 
     config = VITS[name]
     tree, x = random_tree(config), images(config.image)
-    write_export(tmp_path / "meta", tree, "meta", {}, heads=config.heads)
+    write_weights(tmp_path / "meta", tree, "meta", {}, heads=config.heads)
     if config.positions != "cls":  # timm gives register models from Meta patch rows only
         tree = read_tree(
             tmp_path / "meta", expected=random_tree(ViTConfig(**{**vars(config), "positions": "cls"}))
         ).tree
-    write_export(tmp_path / "timm", tree, "timm", {}, heads=config.heads)
+    write_weights(tmp_path / "timm", tree, "timm", {}, heads=config.heads)
     entry = json.loads((tmp_path / "timm" / "config.json").read_text())
     model = timm.create_model(entry["architecture"], num_classes=0, **entry["model_args"]).eval()
     tensors = checkpoint_filter_fn(load_file(tmp_path / "meta" / "model.safetensors"), model)
@@ -83,8 +83,8 @@ def test_a_published_size_at_224(tmp_path):
     config = vit_config("vit_small", image=224)
     tree, x = random_tree(config), images(224, 1)
     expected = ours(config, tree, x)["cls"]
-    write_export(tmp_path / "timm", tree, "timm", {})
-    write_export(tmp_path / "hf", tree, "hf", {})
+    write_weights(tmp_path / "timm", tree, "timm", {})
+    write_weights(tmp_path / "hf", tree, "hf", {})
     model = timm.create_model("vit_small_patch14_dinov2", img_size=224, num_classes=0).eval()
     model.load_state_dict(load_file(tmp_path / "timm" / "model.safetensors"), strict=True)
     with torch.no_grad():
@@ -95,7 +95,7 @@ def test_a_published_size_at_224(tmp_path):
 def test_preprocessing_of_the_configs(tmp_path):
     rule = InputRule(64, 56, "bilinear", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     for layout in ("timm", "hf"):
-        write_export(tmp_path / layout, random_tree(MLP), layout, {}, heads=2, rule=rule)
+        write_weights(tmp_path / layout, random_tree(MLP), layout, {}, heads=2, rule=rule)
     model = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True)
     data = timm.data.resolve_model_data_config(model)
     assert (
@@ -113,6 +113,6 @@ def test_preprocessing_of_the_configs(tmp_path):
 def test_sam_has_the_names_of_timm(tmp_path):
     """Names and shapes of the published size, strictly; nothing is computed."""
     tree = random_tree(SAM_B)
-    write_export(tmp_path / "sam", tree, "timm", {}, family="sam", rule=InputRule(1024, None))
+    write_weights(tmp_path / "sam", tree, "timm", {}, family="sam", rule=InputRule(1024, None))
     model = timm.create_model(f"local-dir:{tmp_path / 'sam'}", pretrained=True)
     model.load_state_dict(load_file(tmp_path / "sam" / "model.safetensors"), strict=True)

@@ -21,8 +21,9 @@ from histojax.models.network import POOLINGS, family  # noqa: E402
 from histojax.models.resnet import ResNetConfig  # noqa: E402
 from histojax.models.sam import SamConfig  # noqa: E402
 from histojax.models.swin import SwinConfig  # noqa: E402
-from histojax.weights.export import TARGETS, write_export  # noqa: E402
+from histojax.weights.families import FAMILIES  # noqa: E402
 from histojax.weights.library_configs import InputRule  # noqa: E402
+from histojax.weights.write import write_weights  # noqa: E402
 
 RULE = InputRule(72, 64, "bilinear", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 SAM = SamConfig(128, 3, 2, (1,), window=3, image=80, features=32)
@@ -37,7 +38,7 @@ BEITS = {
 
 def written(folder, config, layout, tree, pooling="", **options):
     options = {"rule": RULE, "eps": getattr(config, "eps", None), "heads": heads(config), **options}
-    write_export(folder, tree, layout, {"pooling": pooling}, family=family(config), **options)
+    write_weights(folder, tree, layout, {"pooling": pooling}, family=family(config), **options)
 
 
 def heads(config):
@@ -184,7 +185,7 @@ POOLED = (
 
 @pytest.mark.parametrize(
     "config, pooling, layout",
-    [(*row, layout) for row in POOLED for layout in ("timm", "hf") if layout in TARGETS[family(row[0])]],
+    [(*row, layout) for row in POOLED for layout in ("timm", "hf") if layout in FAMILIES[family(row[0])].targets],
     ids=lambda value: value if isinstance(value, str) else family(value),
 )
 def test_the_feature_of_the_readme_is_ours(config, pooling, layout, tmp_path):

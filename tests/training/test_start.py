@@ -13,9 +13,9 @@ from histojax.training.evaluation_tiles import open_evaluation, open_training
 from histojax.training.first_state import abstract_state, first_state
 from histojax.training.plan import plan
 from histojax.training.start import Start, load_start
-from histojax.weights.export import write_export
 from histojax.weights.layouts.dinov2 import META, write_head
 from histojax.weights.licence import as_rows, chain_of_card, link
+from histojax.weights.write import write_weights
 from histojax.zoo.published import weights_sha256
 from histojax.zoo.table import ENCODERS
 
@@ -144,7 +144,7 @@ def test_a_copy_of_a_published_file_comes_under_its_licence(folder, monkeypatch)
     ids=["chain", "training", "random"],
 )
 def test_the_card_beside_a_file_is_heard(trees, tmp_path, facts, licence):
-    file = write_export(tmp_path / "mine", trees["teacher"]["backbone"], "meta", facts, heads=2)
+    file = write_weights(tmp_path / "mine", trees["teacher"]["backbone"], "meta", facts, heads=2)
     _, start = start_of(tmp_path, weights=f"mine/{file.name}")
     assert start.sources[0]["licence"] == licence
     row = licence_row(start, tiny_config())

@@ -15,7 +15,7 @@ from vit_arrays import GOLDEN, assert_same, head, state_dict
 
 from histojax.common.errors import UserError
 from histojax.weights.backbone import Backbone, open_backbone
-from histojax.weights.detect import FAMILIES, LAYOUTS
+from histojax.weights.families import FAMILIES, LAYOUTS
 from histojax.weights.layouts.dinov2 import META
 from histojax.weights.layouts.hf_vit import HF_VIT
 from histojax.weights.layouts.timm_vit import TIMM
@@ -114,9 +114,9 @@ def test_files_of_the_reference_implementations(file, family, layout):
     found = read_tree(FILES / file)
     assert found[:2] == (family, layout) and not found.report.unused and not found.report.missing
     assert all(leaf.dtype == np.float32 and np.isfinite(leaf).all() for leaf in flatten(found.tree).values())
-    assert any(note.startswith(f"layout {layout} of {FAMILIES[family]}: ") for note in found.notes)
+    assert any(note.startswith(f"layout {layout} of {FAMILIES[family].title}: ") for note in found.notes)
     if family != "vit":
-        with pytest.raises(UserError, match=rf"another architecture, {layout} of {FAMILIES[family]}.*; expected ViT"):
+        with pytest.raises(UserError, match=rf"another .*, {layout} of {FAMILIES[family].title}.*; expected ViT"):
             read_tree(FILES / file, family="vit")
 
 

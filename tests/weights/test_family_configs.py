@@ -8,9 +8,9 @@ from reading import read_tree
 from vit_arrays import GOLDEN
 
 from histojax.common.errors import UserError
-from histojax.weights.export import check_target, write_export
 from histojax.weights.family_configs import default_rule
 from histojax.weights.library_configs import InputRule
+from histojax.weights.write import check_target, write_weights
 
 FILES = GOLDEN / "extractors"
 RULE = InputRule(64, 56)
@@ -21,7 +21,7 @@ def tree_of(file):
 
 
 def written(folder, family, tree, layout, **options):
-    write_export(folder, tree, layout, {}, family=family, chain=[], **{"rule": RULE, **options})
+    write_weights(folder, tree, layout, {}, family=family, chain=[], **{"rule": RULE, **options})
     return {path.name: json.loads(path.read_text()) for path in folder.glob("*.json")}
 
 
@@ -140,16 +140,16 @@ def test_the_usual_input_of_a_family():
 def test_an_input_that_is_not_known_is_called_assumed_or_left_out(tmp_path):
     tree = tree_of("timm_lunit_like_bf16.safetensors")
     for layout in ("histojax", "meta"):
-        path = write_export(tmp_path / layout, tree, layout, {}, heads=4)
+        path = write_weights(tmp_path / layout, tree, layout, {}, heads=4)
         card = json.loads((path.parent / "card.json").read_text())
         assert "preprocessing" not in card and "assumed" not in card
         assert "ImageNet" not in (path.parent / "README.md").read_text()
     for layout in ("timm", "hf"):
-        path = write_export(tmp_path / layout, tree, layout, {}, heads=4)
+        path = write_weights(tmp_path / layout, tree, layout, {}, heads=4)
         card = json.loads((path.parent / "card.json").read_text())
         assert card["assumed"][0].startswith("the input in config.json (resize 32 bicubic, crop 32, ImageNet's mean")
         assert "> Assumed, not stated by the source: the input" in (path.parent / "README.md").read_text()
-    trained = write_export(tmp_path / "run", tree, "timm", {"recipe": {}}, heads=4)
+    trained = write_weights(tmp_path / "run", tree, "timm", {"recipe": {}}, heads=4)
     assert "assumed" not in json.loads((trained.parent / "card.json").read_text())
 
 
@@ -164,7 +164,7 @@ def test_an_input_that_is_not_known_is_called_assumed_or_left_out(tmp_path):
 )
 def test_an_epsilon_that_the_library_cannot_read_is_stated(layout, eps, said, tmp_path):
     tree = tree_of("timm_lunit_like_bf16.safetensors")
-    path = write_export(tmp_path / "out", tree, layout, {}, heads=4, eps=eps, rule=RULE)
+    path = write_weights(tmp_path / "out", tree, layout, {}, heads=4, eps=eps, rule=RULE)
     text, card = (path.parent / "README.md").read_text(), json.loads((path.parent / "card.json").read_text())
     assert ("epsilon" in card) == bool(said) == ("> **LayerNorm epsilon: this network has 1e-12" in text)
     assert said in text
@@ -185,6 +185,6 @@ def test_the_readme_takes_the_feature(layout, pooling, line, tmp_path):
         "w12": {"kernel": np.ones((2, 32, 176), "f4"), "bias": np.ones((2, 176), "f4")},
         "w3": {"kernel": np.ones((2, 88, 32), "f4"), "bias": np.ones((2, 32), "f4")},
     }
-    path = write_export(tmp_path / "out", tree, layout, {"pooling": pooling}, heads=4, rule=RULE)
+    path = write_weights(tmp_path / "out", tree, layout, {"pooling": pooling}, heads=4, rule=RULE)
     text = (path.parent / "README.md").read_text()
     assert line in text and ("features = " in text) == bool(line)

@@ -2,16 +2,16 @@ import numpy as np
 import pytest
 
 from histojax.common.errors import UserError
-from histojax.weights.mapping import Kind, Rule, flatten, from_tree, patch_kind, to_tree, unflatten
+from histojax.weights.mapping import Kind, TensorRule, flatten, from_tree, patch_kind, to_tree, unflatten
 
 RULES = (
-    Rule("cls", "cls"),
-    Rule("b.{layer}.fc.weight", "b/fc/kernel", "linear"),
-    Rule(("b.{layer}.q", "0", "b.{layer}.v"), "b/qkv/bias"),
-    Rule("layer{stage}.{block}.conv.weight", "stage{stage}/block{block}/kernel", "conv"),
-    Rule("p.weight", "p/kernel", "patch"),
-    Rule("g", "g", "column"),
-    Rule("mask", "mask", optional=True),
+    TensorRule("cls", "cls"),
+    TensorRule("b.{layer}.fc.weight", "b/fc/kernel", "linear"),
+    TensorRule(("b.{layer}.q", "0", "b.{layer}.v"), "b/qkv/bias"),
+    TensorRule("layer{stage}.{block}.conv.weight", "stage{stage}/block{block}/kernel", "conv"),
+    TensorRule("p.weight", "p/kernel", "patch"),
+    TensorRule("g", "g", "column"),
+    TensorRule("mask", "mask", optional=True),
 )
 
 
@@ -97,14 +97,14 @@ def test_absurd_layer_number_is_refused_before_anything_is_allocated():
 
 
 def test_two_names_for_one_leaf_are_a_problem():
-    rules = (Rule("a", "x", optional=True), Rule("b", "x", optional=True))
+    rules = (TensorRule("a", "x", optional=True), TensorRule("b", "x", optional=True))
     both = {"a": np.zeros(1, np.float32), "b": np.zeros(1, np.float32)}
     with pytest.raises(UserError, match="both a and b"):
         to_tree(both, rules)[1].raise_if_bad()
 
 
 def test_floats_are_cast_and_integers_stay():
-    rules = (Rule("h", "h"), Rule("n", "n"))
+    rules = (TensorRule("h", "h"), TensorRule("n", "n"))
     source = {"h": np.ones(2, np.float16), "n": np.ones(2, np.int64)}
     tree, report = to_tree(source, rules)
     assert tree["h"].dtype == np.float32 and tree["n"].dtype == np.int64
@@ -129,7 +129,7 @@ def test_writing_refuses_to_lose_a_part_that_the_layout_has_no_name_for():
 
 
 def test_read_only_kinds_cannot_be_written():
-    rules = (Rule("t", "t", Kind(lambda a: a.sum(0), None)),)
+    rules = (TensorRule("t", "t", Kind(lambda a: a.sum(0), None)),)
     tree, _ = to_tree({"t": np.ones((2, 3), np.float32)}, rules)
     np.testing.assert_array_equal(tree["t"], 2)
     with pytest.raises(UserError, match="cannot be written"):

@@ -24,10 +24,10 @@ from histojax.models.network import POOLINGS, abstract
 from histojax.models.resnet import ResNetConfig
 from histojax.models.vit import ViT, ViTConfig
 from histojax.weights.containers import open_tensors
-from histojax.weights.export import write_export
 from histojax.weights.layouts.timm_vit import TIMM
 from histojax.weights.licence import Link
 from histojax.weights.pos_embed import resample_grid
+from histojax.weights.write import write_weights
 from histojax.zoo.encoder import Encoder, load_encoder, normalise
 from histojax.zoo.parameters import run_config, with_pooling, with_positions
 from histojax.zoo.record import Preprocess, WeightFile
@@ -298,7 +298,7 @@ def test_a_card_beside_the_file_is_minded(tmp_path, capsys):
     """UNI's weights stay UNI's, whatever they are loaded as."""
     record = dataclasses.replace(tiny(), name="mine", **PERMISSIVE)
     tree = read_tree(VIRCHOW).tree
-    path = write_export(
+    path = write_weights(
         tmp_path / "out", tree, "timm", {}, heads=4, chain=[Link("uni", "CC-BY-NC-ND-4.0", False, False)]
     )
     loaded = load_encoder(record, path, batch_size=4)

@@ -22,7 +22,8 @@ from histojax.models.network import (
 )
 from histojax.models.resnet import ResNetConfig
 from histojax.models.vit import ViTConfig
-from histojax.weights.detect import layouts_of, the_layout
+from histojax.weights.detect import the_layout
+from histojax.weights.families import layouts_of
 from histojax.weights.search import backbone_tensors
 from histojax.zoo.table import ENCODERS, PAPER, find, find_file, spelling
 

@@ -14,9 +14,9 @@ from histojax.common.errors import UserError
 from histojax.models.network import abstract
 from histojax.models.vit import ViTConfig
 from histojax.training.recipe import backbone_config
-from histojax.weights.export import write_export
 from histojax.weights.library_configs import InputRule
 from histojax.weights.licence import Link
+from histojax.weights.write import write_weights
 from histojax.zoo import table
 from histojax.zoo.encoder import load_encoder
 from histojax.zoo.record import EncoderRecord, Preprocess, WeightFile
@@ -144,7 +144,7 @@ def test_files_with_a_card(tmp_path):
     rule = InputRule(64, 56, "bicubic", (0.5,) * 3, (0.25,) * 3)
     facts = {"name": "somebodys", "pooling": "mean", "mpp": 0.5}
     chain = [Link("x", "MIT", True, True)]
-    path = write_export(tmp_path / "out", tree, "hf", facts, heads=4, eps=1e-5, rule=rule, chain=chain)
+    path = write_weights(tmp_path / "out", tree, "hf", facts, heads=4, eps=1e-5, rule=rule, chain=chain)
     for place in (path, path.parent):
         encoder = load_encoder(place, commercial=True, batch_size=3)
         record = encoder.record
@@ -152,7 +152,7 @@ def test_files_with_a_card(tmp_path):
         assert (encoder.config.eps, encoder.config.heads, encoder.config.registers) == (1e-5, 4, 4)
         assert record.preprocess == Preprocess(64, 56, "bicubic", (0.5,) * 3, (0.25,) * 3)
         assert encoder(TILES).shape == (3, 32)
-    write_export(tmp_path / "bare", tree, "histojax", {}, heads=4, chain=chain)
+    write_weights(tmp_path / "bare", tree, "histojax", {}, heads=4, chain=chain)
     with pytest.raises(UserError, match="its card does not say which input the network wants"):
         load_encoder(tmp_path / "bare")
 
@@ -163,7 +163,7 @@ def test_a_converted_encoder_is_that_encoder(tmp_path, monkeypatch):
     made = EncoderRecord("tiny_hibou", config, (WeightFile("x"),), rule, "cls+mean", 64, 0.5, "MIT", commercial=True)
     monkeypatch.setitem(table.ENCODERS, made.name, made)
     facts, rule = {"encoder": made.name}, InputRule(84, 84, "bicubic")
-    write_export(tmp_path / "out", read_tree(HIBOU).tree, "timm", facts, heads=4, rule=rule)
+    write_weights(tmp_path / "out", read_tree(HIBOU).tree, "timm", facts, heads=4, rule=rule)
     encoder = load_encoder(tmp_path / "out", batch_size=3)
     assert encoder.record.name == made.name and encoder.features == 64 and encoder.config.image == 84
     assert encoder.preprocess.mean == made.preprocess.mean

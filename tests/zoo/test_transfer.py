@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from histojax.__main__ import main as histojax
 from histojax.common.files import file_sha256
 from histojax.models.vit import ViTConfig
-from histojax.weights.export import write_export
+from histojax.weights.write import write_weights
 from histojax.zoo import table
 from histojax.zoo.record import EncoderRecord, Preprocess, WeightFile
 from histojax.zoo.stated import heads_by_size, stated_beside, usual_eps
@@ -140,7 +140,7 @@ def test_the_epsilon_of_a_bare_file_is_called_assumed(capsys, tmp_path):
 
 
 def test_an_epsilon_that_the_library_cannot_have_is_a_warning(capsys, tmp_path):
-    write_export(tmp_path / "own", read_tree(LUNIT).tree, "histojax", {}, heads=4, eps=1e-12)
+    write_weights(tmp_path / "own", read_tree(LUNIT).tree, "histojax", {}, heads=4, eps=1e-12)
     code, _, error = run(capsys, "export", tmp_path / "own", "--to", "timm", "--out", tmp_path / "out")
     assert code == 0 and "warning: LayerNorm epsilon: this network has 1e-12 and timm builds it with 1e-06" in error
     code, _, error = run(capsys, "export", tmp_path / "own", "--to", "hf", "--out", tmp_path / "hf")

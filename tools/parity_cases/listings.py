@@ -10,7 +10,8 @@ from typing import Any
 
 from histojax.common.errors import UserError
 from histojax.models.network import abstract, family, parameter_count
-from histojax.weights.detect import the_layout, title
+from histojax.weights.detect import the_layout
+from histojax.weights.families import title
 from histojax.weights.mapping import flatten, ghost
 from histojax.weights.search import backbone_tensors
 from histojax.zoo.table import ENCODERS

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from histojax.weights.checks import shape_faults
-from histojax.weights.mapping import Report, Rule, flatten, from_tree, to_tree
+from histojax.weights.mapping import Report, TensorRule, flatten, from_tree, to_tree
 
 
 def _same(tree: dict[str, Any]) -> dict[str, Any]:
@@ -24,18 +24,18 @@ class Layout:
     Args:
         name: what users see ("meta", "timm", "hf"); unique within the family. Of "hf-vit", "hf" is enough for
             users where the names in the file decide.
-        rules: the table; see mapping.Rule.
+        rules: the table; see mapping.TensorRule.
         recognise: from the set of tensor names, the reason why this layout fits, or "".
         ignore: shell patterns of names that such files may hold and we have no use for.
         drop: shell patterns of tree paths that cannot be written.
         after_read, before_write: changes of the tree that a rule cannot express; inverse to each other.
-        family: which network the tree is for; see detect.FAMILIES.
+        family: which network the tree is for; see families.FAMILIES.
         faults: from the tree, complaints about optional parts that make no network together.
         spare: shell patterns of tree paths that a file may have and a network may do without (a classifier).
     """
 
     name: str
-    rules: tuple[Rule, ...]
+    rules: tuple[TensorRule, ...]
     recognise: Callable[[Set[str]], str]
     ignore: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()

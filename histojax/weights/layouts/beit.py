@@ -7,26 +7,26 @@ from typing import Any
 
 from histojax.weights.layouts import Layout
 from histojax.weights.layouts.dinov2 import linear, norm, patch_embed
-from histojax.weights.mapping import Rule
+from histojax.weights.mapping import TensorRule
 
 _TABLE = "relative_position_bias_table"
 _BLOCK = "blocks.{layer}"
 
-UNILM_RULES: tuple[Rule, ...] = (
-    Rule("cls_token", "cls_token"),
-    Rule("pos_embed", "pos_embed", optional=True),
+UNILM_RULES: tuple[TensorRule, ...] = (
+    TensorRule("cls_token", "cls_token"),
+    TensorRule("pos_embed", "pos_embed", optional=True),
     *patch_embed("patch_embed.proj"),
-    Rule(f"rel_pos_bias.{_TABLE}", "shared_rel_pos", optional=True),
-    Rule(f"{_BLOCK}.attn.{_TABLE}", "layer_rel_pos", optional=True),
+    TensorRule(f"rel_pos_bias.{_TABLE}", "shared_rel_pos", optional=True),
+    TensorRule(f"{_BLOCK}.attn.{_TABLE}", "layer_rel_pos", optional=True),
     *norm(f"{_BLOCK}.norm1", "blocks/norm1"),
-    Rule(f"{_BLOCK}.attn.qkv.weight", "blocks/attn/qkv/kernel", "linear"),
-    Rule((f"{_BLOCK}.attn.q_bias", "0", f"{_BLOCK}.attn.v_bias"), "blocks/attn/qkv/bias"),
+    TensorRule(f"{_BLOCK}.attn.qkv.weight", "blocks/attn/qkv/kernel", "linear"),
+    TensorRule((f"{_BLOCK}.attn.q_bias", "0", f"{_BLOCK}.attn.v_bias"), "blocks/attn/qkv/bias"),
     *linear(f"{_BLOCK}.attn.proj", "blocks/attn/proj"),
-    Rule(f"{_BLOCK}.gamma_1", "blocks/ls1/gamma", optional=True),
+    TensorRule(f"{_BLOCK}.gamma_1", "blocks/ls1/gamma", optional=True),
     *norm(f"{_BLOCK}.norm2", "blocks/norm2"),
     *linear(f"{_BLOCK}.mlp.fc1", "blocks/mlp/fc1"),
     *linear(f"{_BLOCK}.mlp.fc2", "blocks/mlp/fc2"),
-    Rule(f"{_BLOCK}.gamma_2", "blocks/ls2/gamma", optional=True),
+    TensorRule(f"{_BLOCK}.gamma_2", "blocks/ls2/gamma", optional=True),
     *norm("norm", "norm", optional=True),
     *norm("fc_norm", "fc_norm", optional=True),
 )
@@ -36,21 +36,21 @@ _LAYER = "encoder.layer.{layer}"
 _ATTENTION = f"{_LAYER}.attention.attention"
 _QUERY, _KEY, _VALUE = (f"{_ATTENTION}.{part}" for part in ("query", "key", "value"))
 
-HF_RULES: tuple[Rule, ...] = (
-    Rule("embeddings.cls_token", "cls_token"),
-    Rule("embeddings.position_embeddings", "pos_embed", optional=True),
+HF_RULES: tuple[TensorRule, ...] = (
+    TensorRule("embeddings.cls_token", "cls_token"),
+    TensorRule("embeddings.position_embeddings", "pos_embed", optional=True),
     *patch_embed("embeddings.patch_embeddings.projection"),
-    Rule(f"encoder.relative_position_bias.{_TABLE}", "shared_rel_pos", optional=True),
-    Rule(f"{_ATTENTION}.relative_position_bias.{_TABLE}", "layer_rel_pos", optional=True),
+    TensorRule(f"encoder.relative_position_bias.{_TABLE}", "shared_rel_pos", optional=True),
+    TensorRule(f"{_ATTENTION}.relative_position_bias.{_TABLE}", "layer_rel_pos", optional=True),
     *norm(f"{_LAYER}.layernorm_before", "blocks/norm1"),
-    Rule((f"{_QUERY}.weight", f"{_KEY}.weight", f"{_VALUE}.weight"), "blocks/attn/qkv/kernel", "linear"),
-    Rule((f"{_QUERY}.bias", "0", f"{_VALUE}.bias"), "blocks/attn/qkv/bias"),
+    TensorRule((f"{_QUERY}.weight", f"{_KEY}.weight", f"{_VALUE}.weight"), "blocks/attn/qkv/kernel", "linear"),
+    TensorRule((f"{_QUERY}.bias", "0", f"{_VALUE}.bias"), "blocks/attn/qkv/bias"),
     *linear(f"{_LAYER}.attention.output.dense", "blocks/attn/proj"),
-    Rule(f"{_LAYER}.lambda_1", "blocks/ls1/gamma", optional=True),
+    TensorRule(f"{_LAYER}.lambda_1", "blocks/ls1/gamma", optional=True),
     *norm(f"{_LAYER}.layernorm_after", "blocks/norm2"),
     *linear(f"{_LAYER}.intermediate.dense", "blocks/mlp/fc1"),
     *linear(f"{_LAYER}.output.dense", "blocks/mlp/fc2"),
-    Rule(f"{_LAYER}.lambda_2", "blocks/ls2/gamma", optional=True),
+    TensorRule(f"{_LAYER}.lambda_2", "blocks/ls2/gamma", optional=True),
     *norm("layernorm", "norm", optional=True),
     *norm("pooler.layernorm", "fc_norm", optional=True),
 )

@@ -8,51 +8,51 @@ from typing import Any
 import numpy as np
 
 from histojax.weights.layouts import Layout
-from histojax.weights.mapping import Report, Rule, from_tree, to_tree
+from histojax.weights.mapping import Report, TensorRule, from_tree, to_tree
 from histojax.weights.vit_tree import faults_of
 
 
-def linear(name: str, path: str, *, optional: bool = False) -> tuple[Rule, Rule]:
+def linear(name: str, path: str, *, optional: bool = False) -> tuple[TensorRule, TensorRule]:
     """Rules of a linear layer: weight and bias."""
     return (
-        Rule(f"{name}.weight", f"{path}/kernel", "linear", optional),
-        Rule(f"{name}.bias", f"{path}/bias", "vector", optional),
+        TensorRule(f"{name}.weight", f"{path}/kernel", "linear", optional),
+        TensorRule(f"{name}.bias", f"{path}/bias", "vector", optional),
     )
 
 
-def norm(name: str, path: str, *, optional: bool = False) -> tuple[Rule, Rule]:
+def norm(name: str, path: str, *, optional: bool = False) -> tuple[TensorRule, TensorRule]:
     """Rules of a LayerNorm: weight and bias."""
     return (
-        Rule(f"{name}.weight", f"{path}/scale", "vector", optional),
-        Rule(f"{name}.bias", f"{path}/bias", "vector", optional),
+        TensorRule(f"{name}.weight", f"{path}/scale", "vector", optional),
+        TensorRule(f"{name}.bias", f"{path}/bias", "vector", optional),
     )
 
 
-def patch_embed(name: str) -> tuple[Rule, Rule]:
+def patch_embed(name: str) -> tuple[TensorRule, TensorRule]:
     """Rules of the patch convolution."""
     return (
-        Rule(f"{name}.weight", "patch_embed/kernel", "patch"),
-        Rule(f"{name}.bias", "patch_embed/bias"),
+        TensorRule(f"{name}.weight", "patch_embed/kernel", "patch"),
+        TensorRule(f"{name}.bias", "patch_embed/bias"),
     )
 
 
-BLOCK_RULES: tuple[Rule, ...] = (
+BLOCK_RULES: tuple[TensorRule, ...] = (
     *norm("blocks.{layer}.norm1", "blocks/norm1"),
     *linear("blocks.{layer}.attn.qkv", "blocks/attn/qkv"),
     *linear("blocks.{layer}.attn.proj", "blocks/attn/proj"),
-    Rule("blocks.{layer}.ls1.gamma", "blocks/ls1/gamma", optional=True),
+    TensorRule("blocks.{layer}.ls1.gamma", "blocks/ls1/gamma", optional=True),
     *norm("blocks.{layer}.norm2", "blocks/norm2"),
-    Rule("blocks.{layer}.ls2.gamma", "blocks/ls2/gamma", optional=True),
+    TensorRule("blocks.{layer}.ls2.gamma", "blocks/ls2/gamma", optional=True),
 )
 MLP_RULES = (
     *linear("blocks.{layer}.mlp.fc1", "blocks/mlp/fc1", optional=True),
     *linear("blocks.{layer}.mlp.fc2", "blocks/mlp/fc2", optional=True),
 )
-BACKBONE_RULES: tuple[Rule, ...] = (
-    Rule("cls_token", "cls_token"),
-    Rule("pos_embed", "pos_embed"),
-    Rule("mask_token", "mask_token", optional=True),
-    Rule("register_tokens", "register_tokens", optional=True),
+BACKBONE_RULES: tuple[TensorRule, ...] = (
+    TensorRule("cls_token", "cls_token"),
+    TensorRule("pos_embed", "pos_embed"),
+    TensorRule("mask_token", "mask_token", optional=True),
+    TensorRule("register_tokens", "register_tokens", optional=True),
     *patch_embed("patch_embed.proj"),
     *BLOCK_RULES,
     *MLP_RULES,
@@ -72,14 +72,14 @@ def _recognise(names: Set[str]) -> str:
 META = Layout("meta", BACKBONE_RULES, _recognise, ignore=("head.*",), faults=faults_of, spare=("mask_token",))
 
 
-def head_rules(layers: int) -> tuple[Rule, ...]:
+def head_rules(layers: int) -> tuple[TensorRule, ...]:
     """Rules of a projection head of `layers` linear layers (names by torch's index: mlp.0, mlp.2, mlp.4)."""
     mlps = ["mlp"] if layers == 1 else [f"mlp.{2 * index}" for index in range(layers)]
     rules = [rule for name in mlps for rule in linear(name, name.replace(".", "_"))]
     return (
         *rules,
-        Rule("last_layer.weight_g", "last_layer/g", "column"),
-        Rule("last_layer.weight_v", "last_layer/v"),
+        TensorRule("last_layer.weight_g", "last_layer/g", "column"),
+        TensorRule("last_layer.weight_v", "last_layer/v"),
     )
 
 

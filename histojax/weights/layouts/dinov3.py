@@ -13,70 +13,70 @@ import numpy as np
 
 from histojax.weights.layouts import Layout
 from histojax.weights.layouts.dinov2 import linear, norm, patch_embed
-from histojax.weights.mapping import Kind, Rule, is_ghost
+from histojax.weights.mapping import Kind, TensorRule, is_ghost
 
 _LAYER, _BLOCK = "layer.{layer}", "blocks.{layer}"
 _QUERY, _KEY, _VALUE = (f"{_LAYER}.attention.{part}_proj" for part in "qkv")
 _PARTS = ("gate", "up", "down")
 
 
-def _feed(plain: tuple[str, str], gated: tuple[str, str, str], *, is_gated: bool) -> tuple[Rule, ...]:
+def _feed(plain: tuple[str, str], gated: tuple[str, str, str], *, is_gated: bool) -> tuple[TensorRule, ...]:
     """Rules of the feed-forward layers, by their names in the file."""
     names, parts = (gated, _PARTS) if is_gated else (plain, ("fc1", "fc2"))
     return tuple(rule for name, part in zip(names, parts) for rule in linear(name, f"blocks/mlp/{part}"))
 
 
-def _hf_rules(gated: bool) -> tuple[Rule, ...]:
+def _hf_rules(gated: bool) -> tuple[TensorRule, ...]:
     up, down, gate = (f"{_LAYER}.mlp.{part}_proj" for part in ("up", "down", "gate"))
     return (
-        Rule("embeddings.cls_token", "cls_token"),
-        Rule("embeddings.mask_token", "mask_token", Kind(lambda a: a[0], lambda a: a[None]), optional=True),
-        Rule("embeddings.register_tokens", "register_tokens"),
+        TensorRule("embeddings.cls_token", "cls_token"),
+        TensorRule("embeddings.mask_token", "mask_token", Kind(lambda a: a[0], lambda a: a[None]), optional=True),
+        TensorRule("embeddings.register_tokens", "register_tokens"),
         *patch_embed("embeddings.patch_embeddings"),
         *norm(f"{_LAYER}.norm1", "blocks/norm1"),
-        Rule((f"{_QUERY}.weight", f"{_KEY}.weight", f"{_VALUE}.weight"), "blocks/attn/qkv/kernel", "linear"),
-        Rule((f"{_QUERY}.bias", "0", f"{_VALUE}.bias"), "blocks/attn/qkv/bias"),
+        TensorRule((f"{_QUERY}.weight", f"{_KEY}.weight", f"{_VALUE}.weight"), "blocks/attn/qkv/kernel", "linear"),
+        TensorRule((f"{_QUERY}.bias", "0", f"{_VALUE}.bias"), "blocks/attn/qkv/bias"),
         *linear(f"{_LAYER}.attention.o_proj", "blocks/attn/proj"),
-        Rule(f"{_LAYER}.layer_scale1.lambda1", "blocks/ls1/gamma"),
+        TensorRule(f"{_LAYER}.layer_scale1.lambda1", "blocks/ls1/gamma"),
         *norm(f"{_LAYER}.norm2", "blocks/norm2"),
-        Rule(f"{_LAYER}.layer_scale2.lambda1", "blocks/ls2/gamma"),
+        TensorRule(f"{_LAYER}.layer_scale2.lambda1", "blocks/ls2/gamma"),
         *norm("norm", "norm"),
         *_feed((up, down), (gate, up, down), is_gated=gated),
     )
 
 
-def _block_rules(registers: str, scales: tuple[str, str], bias: tuple[Rule, ...]) -> tuple[Rule, ...]:
+def _block_rules(registers: str, scales: tuple[str, str], bias: tuple[TensorRule, ...]) -> tuple[TensorRule, ...]:
     """What Meta's and timm's names have in common."""
     return (
-        Rule("cls_token", "cls_token"),
-        Rule(registers, "register_tokens"),
+        TensorRule("cls_token", "cls_token"),
+        TensorRule(registers, "register_tokens"),
         *patch_embed("patch_embed.proj"),
         *norm(f"{_BLOCK}.norm1", "blocks/norm1"),
-        Rule(f"{_BLOCK}.attn.qkv.weight", "blocks/attn/qkv/kernel", "linear"),
+        TensorRule(f"{_BLOCK}.attn.qkv.weight", "blocks/attn/qkv/kernel", "linear"),
         *bias,
         *linear(f"{_BLOCK}.attn.proj", "blocks/attn/proj"),
-        Rule(f"{_BLOCK}.{scales[0]}", "blocks/ls1/gamma"),
+        TensorRule(f"{_BLOCK}.{scales[0]}", "blocks/ls1/gamma"),
         *norm(f"{_BLOCK}.norm2", "blocks/norm2"),
-        Rule(f"{_BLOCK}.{scales[1]}", "blocks/ls2/gamma"),
+        TensorRule(f"{_BLOCK}.{scales[1]}", "blocks/ls2/gamma"),
         *norm("norm", "norm"),
     )
 
 
-def _meta_rules(gated: bool) -> tuple[Rule, ...]:
+def _meta_rules(gated: bool) -> tuple[TensorRule, ...]:
     bias = (
-        Rule(f"{_BLOCK}.attn.qkv.bias", "blocks/attn/qkv/bias"),
-        Rule(f"{_BLOCK}.attn.qkv.bias_mask", "blocks/attn/qkv/bias_mask", optional=True),
+        TensorRule(f"{_BLOCK}.attn.qkv.bias", "blocks/attn/qkv/bias"),
+        TensorRule(f"{_BLOCK}.attn.qkv.bias_mask", "blocks/attn/qkv/bias_mask", optional=True),
     )
     names = [f"{_BLOCK}.mlp.{part}" for part in ("fc1", "fc2", "w1", "w2", "w3")]
     return (
         *_block_rules("storage_tokens", ("ls1.gamma", "ls2.gamma"), bias),
-        Rule("mask_token", "mask_token", optional=True),
+        TensorRule("mask_token", "mask_token", optional=True),
         *_feed((names[0], names[1]), (names[2], names[3], names[4]), is_gated=gated),
     )
 
 
-def _timm_rules(gated: bool) -> tuple[Rule, ...]:
-    bias = (Rule((f"{_BLOCK}.attn.q_bias", "0", f"{_BLOCK}.attn.v_bias"), "blocks/attn/qkv/bias", optional=True),)
+def _timm_rules(gated: bool) -> tuple[TensorRule, ...]:
+    bias = (TensorRule((f"{_BLOCK}.attn.q_bias", "0", f"{_BLOCK}.attn.v_bias"), "blocks/attn/qkv/bias", optional=True),)
     first, gate, up, second = (f"{_BLOCK}.mlp.{part}" for part in ("fc1", "fc1_g", "fc1_x", "fc2"))
     return (
         *_block_rules("reg_token", ("gamma_1", "gamma_2"), bias),

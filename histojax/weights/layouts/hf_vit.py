@@ -6,7 +6,7 @@ from collections.abc import Set
 
 from histojax.weights.layouts import Layout
 from histojax.weights.layouts.dinov2 import linear, norm, patch_embed
-from histojax.weights.mapping import Rule
+from histojax.weights.mapping import TensorRule
 from histojax.weights.vit_tree import faults_of
 
 LAYER = "encoder.layer.{layer}"
@@ -17,13 +17,13 @@ def qkv(leaf: str) -> tuple[str, ...]:
     return tuple(f"{LAYER}.attention.attention.{part}.{leaf}" for part in ("query", "key", "value"))
 
 
-RULES: tuple[Rule, ...] = (
-    Rule("embeddings.cls_token", "cls_token"),
-    Rule("embeddings.position_embeddings", "pos_embed"),
+RULES: tuple[TensorRule, ...] = (
+    TensorRule("embeddings.cls_token", "cls_token"),
+    TensorRule("embeddings.position_embeddings", "pos_embed"),
     *patch_embed("embeddings.patch_embeddings.projection"),
     *norm(f"{LAYER}.layernorm_before", "blocks/norm1"),
-    Rule(qkv("weight"), "blocks/attn/qkv/kernel", "linear"),
-    Rule(qkv("bias"), "blocks/attn/qkv/bias"),
+    TensorRule(qkv("weight"), "blocks/attn/qkv/kernel", "linear"),
+    TensorRule(qkv("bias"), "blocks/attn/qkv/bias"),
     *linear(f"{LAYER}.attention.output.dense", "blocks/attn/proj"),
     *norm(f"{LAYER}.layernorm_after", "blocks/norm2"),
     *linear(f"{LAYER}.intermediate.dense", "blocks/mlp/fc1"),

@@ -8,7 +8,7 @@ import numpy as np
 
 from histojax.weights.layouts import Layout
 from histojax.weights.layouts.dinov2 import linear, norm
-from histojax.weights.mapping import KINDS, Kind, Rule, is_ghost
+from histojax.weights.mapping import KINDS, Kind, TensorRule, is_ghost
 
 _STEM, _TRUNK, _HEAD = "modality_preprocessors.vision", "modality_trunks.vision", "modality_heads.vision"
 _BLOCK = f"{_TRUNK}.blocks.{{layer}}"
@@ -21,20 +21,20 @@ def _fold_time(array: np.ndarray) -> np.ndarray:
     return KINDS["patch"].decode(array.astype(np.float32).sum(2))
 
 
-RULES: tuple[Rule, ...] = (
-    Rule(f"{_STEM}.cls_token", "cls_token"),
-    Rule(f"{_STEM}.rgbt_stem.proj.1.weight", "patch_embed/kernel", Kind(_fold_time, None)),
-    Rule(f"{_STEM}.pos_embedding_helper.pos_embed", "pos_embed"),
+RULES: tuple[TensorRule, ...] = (
+    TensorRule(f"{_STEM}.cls_token", "cls_token"),
+    TensorRule(f"{_STEM}.rgbt_stem.proj.1.weight", "patch_embed/kernel", Kind(_fold_time, None)),
+    TensorRule(f"{_STEM}.pos_embedding_helper.pos_embed", "pos_embed"),
     *norm(f"{_TRUNK}.pre_transformer_layer.0", "pre_norm"),
     *norm(f"{_BLOCK}.norm_1", "blocks/norm1"),
-    Rule(f"{_BLOCK}.attn.in_proj_weight", "blocks/attn/qkv/kernel", "linear"),
-    Rule(f"{_BLOCK}.attn.in_proj_bias", "blocks/attn/qkv/bias"),
+    TensorRule(f"{_BLOCK}.attn.in_proj_weight", "blocks/attn/qkv/kernel", "linear"),
+    TensorRule(f"{_BLOCK}.attn.in_proj_bias", "blocks/attn/qkv/bias"),
     *linear(f"{_BLOCK}.attn.out_proj", "blocks/attn/proj"),
     *norm(f"{_BLOCK}.norm_2", "blocks/norm2"),
     *linear(f"{_BLOCK}.mlp.fc1", "blocks/mlp/fc1"),
     *linear(f"{_BLOCK}.mlp.fc2", "blocks/mlp/fc2"),
     *norm(f"{_HEAD}.0", "norm"),
-    Rule(f"{_HEAD}.2.weight", "head/kernel", "linear"),
+    TensorRule(f"{_HEAD}.2.weight", "head/kernel", "linear"),
 )
 
 

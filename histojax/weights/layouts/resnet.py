@@ -6,29 +6,29 @@ from collections.abc import Set
 
 from histojax.weights.layouts import Layout
 from histojax.weights.layouts.dinov2 import linear
-from histojax.weights.mapping import Rule
+from histojax.weights.mapping import TensorRule
 
 _BLOCK, _PATH = "layer{stage}.{block}", "layer{stage}/block{block}"
 
 
-def batch_norm(name: str, path: str, *, optional: bool = False) -> tuple[Rule, ...]:
+def batch_norm(name: str, path: str, *, optional: bool = False) -> tuple[TensorRule, ...]:
     """Rules of a BatchNorm: weight, bias and the running statistics."""
     leaves = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
-    return tuple(Rule(f"{name}.{a}", f"{path}/{b}", "vector", optional) for a, b in leaves.items())
+    return tuple(TensorRule(f"{name}.{a}", f"{path}/{b}", "vector", optional) for a, b in leaves.items())
 
 
-def _conv_bn(name: str, number: int, path: str) -> tuple[Rule, ...]:
-    conv = Rule(f"{name}.conv{number}.weight", f"{path}/conv{number}/kernel", "conv")
+def _conv_bn(name: str, number: int, path: str) -> tuple[TensorRule, ...]:
+    conv = TensorRule(f"{name}.conv{number}.weight", f"{path}/conv{number}/kernel", "conv")
     return (conv, *batch_norm(f"{name}.bn{number}", f"{path}/bn{number}"))
 
 
-RULES: tuple[Rule, ...] = (
-    Rule("conv1.weight", "conv1/kernel", "conv"),
+RULES: tuple[TensorRule, ...] = (
+    TensorRule("conv1.weight", "conv1/kernel", "conv"),
     *batch_norm("bn1", "bn1"),
     *_conv_bn(_BLOCK, 1, _PATH),
     *_conv_bn(_BLOCK, 2, _PATH),
     *_conv_bn(_BLOCK, 3, _PATH),
-    Rule(f"{_BLOCK}.downsample.0.weight", f"{_PATH}/downsample/kernel", "conv", optional=True),
+    TensorRule(f"{_BLOCK}.downsample.0.weight", f"{_PATH}/downsample/kernel", "conv", optional=True),
     *batch_norm(f"{_BLOCK}.downsample.1", f"{_PATH}/downsample_bn", optional=True),
     *linear("fc", "fc", optional=True),
 )

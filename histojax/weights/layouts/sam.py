@@ -6,7 +6,7 @@ from collections.abc import Set
 
 from histojax.weights.layouts import Layout
 from histojax.weights.layouts.dinov2 import linear, norm, patch_embed
-from histojax.weights.mapping import Rule
+from histojax.weights.mapping import TensorRule
 
 
 def _rules(
@@ -17,10 +17,10 @@ def _rules(
     norms: tuple[str, str] = ("norm1", "norm2"),
     mlp: tuple[str, str] = ("lin1", "lin2"),
     neck: tuple[str, ...] = ("neck.0", "neck.1", "neck.2", "neck.3"),
-) -> tuple[Rule, ...]:
+) -> tuple[TensorRule, ...]:
     block, table = f"{prefix}{layer}.{{layer}}", f"{prefix}{layer}.{{block}}.attn.rel_pos_"
     return (
-        Rule(f"{prefix}pos_embed", "pos_embed"),
+        TensorRule(f"{prefix}pos_embed", "pos_embed"),
         *patch_embed(f"{prefix}{patches}"),
         *norm(f"{block}.{norms[0]}", "blocks/norm1"),
         *linear(f"{block}.attn.qkv", "blocks/attn/qkv"),
@@ -29,11 +29,11 @@ def _rules(
         *linear(f"{block}.mlp.{mlp[0]}", "blocks/mlp/fc1"),
         *linear(f"{block}.mlp.{mlp[1]}", "blocks/mlp/fc2"),
         # not stacked: global blocks have longer tables than windowed ones
-        Rule(f"{table}h", "rel_pos/block{block}/h"),
-        Rule(f"{table}w", "rel_pos/block{block}/w"),
-        Rule(f"{prefix}{neck[0]}.weight", "neck/conv1/kernel", "conv"),
+        TensorRule(f"{table}h", "rel_pos/block{block}/h"),
+        TensorRule(f"{table}w", "rel_pos/block{block}/w"),
+        TensorRule(f"{prefix}{neck[0]}.weight", "neck/conv1/kernel", "conv"),
         *norm(f"{prefix}{neck[1]}", "neck/norm1"),
-        Rule(f"{prefix}{neck[2]}.weight", "neck/conv2/kernel", "conv"),
+        TensorRule(f"{prefix}{neck[2]}.weight", "neck/conv2/kernel", "conv"),
         *norm(f"{prefix}{neck[3]}", "neck/norm2"),
     )
 

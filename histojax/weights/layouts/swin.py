@@ -9,37 +9,37 @@ from typing import Any
 from histojax.weights.layouts import Layout
 from histojax.weights.layouts.dinov2 import linear, norm
 from histojax.weights.layouts.resnet import batch_norm
-from histojax.weights.mapping import Rule
+from histojax.weights.mapping import TensorRule
 
 _BLOCK, _PATH = "layers.{stage}.blocks.{block}", "stage{stage}/blocks/block{block}"
 
-_STAGES: tuple[Rule, ...] = (
+_STAGES: tuple[TensorRule, ...] = (
     *norm("patch_embed.norm", "stem/norm"),
     *norm(f"{_BLOCK}.norm1", f"{_PATH}/norm1"),
     *linear(f"{_BLOCK}.attn.qkv", f"{_PATH}/attn/qkv"),
     *linear(f"{_BLOCK}.attn.proj", f"{_PATH}/attn/proj"),
-    Rule(f"{_BLOCK}.attn.relative_position_bias_table", f"{_PATH}/rel_pos"),
+    TensorRule(f"{_BLOCK}.attn.relative_position_bias_table", f"{_PATH}/rel_pos"),
     *norm(f"{_BLOCK}.norm2", f"{_PATH}/norm2"),
     *linear(f"{_BLOCK}.mlp.fc1", f"{_PATH}/mlp/fc1"),
     *linear(f"{_BLOCK}.mlp.fc2", f"{_PATH}/mlp/fc2"),
     *norm("norm", "norm"),
 )
-_CONV_STEM: tuple[Rule, ...] = (
-    Rule("patch_embed.proj.0.weight", "stem/conv1/kernel", "conv"),
+_CONV_STEM: tuple[TensorRule, ...] = (
+    TensorRule("patch_embed.proj.0.weight", "stem/conv1/kernel", "conv"),
     *batch_norm("patch_embed.proj.1", "stem/bn1"),
-    Rule("patch_embed.proj.3.weight", "stem/conv2/kernel", "conv"),
+    TensorRule("patch_embed.proj.3.weight", "stem/conv2/kernel", "conv"),
     *batch_norm("patch_embed.proj.4", "stem/bn2"),
-    Rule("patch_embed.proj.6.weight", "stem/conv3/kernel", "conv"),
-    Rule("patch_embed.proj.6.bias", "stem/conv3/bias"),
+    TensorRule("patch_embed.proj.6.weight", "stem/conv3/kernel", "conv"),
+    TensorRule("patch_embed.proj.6.bias", "stem/conv3/bias"),
 )
-_PATCH_STEM: tuple[Rule, ...] = (
-    Rule("patch_embed.proj.weight", "stem/proj/kernel", "patch"),
-    Rule("patch_embed.proj.bias", "stem/proj/bias"),
+_PATCH_STEM: tuple[TensorRule, ...] = (
+    TensorRule("patch_embed.proj.weight", "stem/proj/kernel", "patch"),
+    TensorRule("patch_embed.proj.bias", "stem/proj/bias"),
 )
 
 
-def _merging(name: str, path: str) -> tuple[Rule, ...]:
-    reduction = Rule(f"{name}.downsample.reduction.weight", f"{path}/downsample/reduction/kernel", "linear")
+def _merging(name: str, path: str) -> tuple[TensorRule, ...]:
+    reduction = TensorRule(f"{name}.downsample.reduction.weight", f"{path}/downsample/reduction/kernel", "linear")
     return (*norm(f"{name}.downsample.norm", f"{path}/downsample/norm"), reduction)
 
 
@@ -78,7 +78,7 @@ def _recognise(stem: str, first: bool) -> Callable[[Set[str]], str]:
     return recognise
 
 
-def _layout(name: str, stem: tuple[Rule, ...], merging: tuple[Rule, ...]) -> Layout:
+def _layout(name: str, stem: tuple[TensorRule, ...], merging: tuple[TensorRule, ...]) -> Layout:
     mark = "patch_embed.proj.6.weight" if stem is _CONV_STEM else "patch_embed.proj.weight"
     ignore = ("*.relative_position_index", "*.attn_mask", "*.num_batches_tracked", "head.*")
     rules = (*stem, *_STAGES, *merging)

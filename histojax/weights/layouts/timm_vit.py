@@ -12,13 +12,13 @@ from typing import Any
 
 from histojax.weights.layouts import Layout
 from histojax.weights.layouts.dinov2 import BLOCK_RULES, MLP_RULES, norm, patch_embed
-from histojax.weights.mapping import Rule
+from histojax.weights.mapping import TensorRule
 from histojax.weights.vit_tree import faults_of, packed, positions_of, unpacked, without_class_row
 
-RULES: tuple[Rule, ...] = (
-    Rule("cls_token", "cls_token"),
-    Rule("pos_embed", "pos_embed"),
-    Rule("reg_token", "register_tokens", optional=True),
+RULES: tuple[TensorRule, ...] = (
+    TensorRule("cls_token", "cls_token"),
+    TensorRule("pos_embed", "pos_embed"),
+    TensorRule("reg_token", "register_tokens", optional=True),
     *patch_embed("patch_embed.proj"),
     *BLOCK_RULES,
     *MLP_RULES,

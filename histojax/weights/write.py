@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,9 @@ from histojax.common.files import file_sha256
 from histojax.weights import family_configs as configs
 from histojax.weights import own
 from histojax.weights.card import card_of, position_statement, readme
-from histojax.weights.detect import FAMILIES, layouts_of
+from histojax.weights.families import FAMILIES, layouts_of
 from histojax.weights.layouts import Layout
 from histojax.weights.library_configs import (
-    EPS,
     InputRule,
     Shape,
     architecture,
@@ -36,19 +35,10 @@ from histojax.weights.vit_tree import with_class_row
 
 WEIGHTS, CONFIG, README, PREPROCESSOR = "model.safetensors", "config.json", "README.md", "preprocessor_config.json"
 FILES = (WEIGHTS, CONFIG, README, PREPROCESSOR, CARD)
-TARGETS: dict[str, tuple[str, ...]] = {  # family: what it can be written as, besides our own layout
-    "vit": ("meta", "timm", "hf"),
-    "dinov3": ("hf",),
-    "resnet": ("timm", "torchvision"),
-    "sam": ("meta", "timm", "hf"),
-    "beit": ("unilm", "timm", "hf"),
-    "swin": ("ctranspath", "timm"),
-    "imagebind": (),
-}
 _WITH_CONFIG = ("timm", "hf")  # layouts of libraries that read a config.json
 
 
-def write_export(
+def write_weights(
     out_dir: str | Path,
     tree: Mapping[str, Any],
     layout: str,
@@ -70,9 +60,9 @@ def write_export(
     Args:
         out_dir: created; an older export in it is replaced once the new one is whole.
         tree: the network's parameters.
-        layout: "histojax", or one of TARGETS[family].
+        layout: "histojax", or one of the family's targets.
         card: JSON-able facts to keep with the file (source, run, scores ...).
-        family: which network it is, a key of detect.FAMILIES.
+        family: which network it is, a key of families.FAMILIES.
         chain: licences that the weights come under; default: those that the card tells.
         heads: attention heads of a ViT; default: 64 channels each, as in all DINOv2 models.
         eps: of its LayerNorms; default: what is usual for the family.
@@ -86,7 +76,7 @@ def write_export(
     """
     check_target(family, layout, tree)
     links = chain_of_card(card) if chain is None else tuple(chain)
-    eps = EPS[family] if eps is None else eps
+    eps = FAMILIES[family].eps if eps is None else eps
     shape = architecture(tree, heads, eps) if family == "vit" else None
     network = shape or _network(tree, heads, eps)
     if rule is None:
@@ -140,9 +130,9 @@ def _usual_input(
 
 def check_target(family: str, layout: str, tree: Mapping[str, Any] | None = None) -> None:
     """Raise UserError if a family, or the very network of a tree, cannot be written in a layout."""
-    if layout not in (*TARGETS[family], own.NAME):
-        known = ", ".join((*TARGETS[family], own.NAME))
-        raise UserError(f"unknown layout {layout!r}: {FAMILIES[family]} can be written as {known}")
+    targets = (*FAMILIES[family].targets, own.NAME)
+    if layout not in targets:
+        raise UserError(f"unknown layout {layout!r}: {FAMILIES[family].title} can be written as {', '.join(targets)}")
     if family == "swin" and tree is not None and layout != own.NAME:
         conv = "conv1" in tree["stem"]
         if conv and layout == "timm":
@@ -158,13 +148,8 @@ def check_target(family: str, layout: str, tree: Mapping[str, Any] | None = None
 def _layout(family: str, layout: str, tree: Mapping[str, Any]) -> Layout:
     if layout == own.NAME:
         return own.layout_of(family)
-    if family == "resnet":  # timm has torchvision's names
-        layout = "torchvision"
-    if family == "beit" and layout == "timm":  # and unilm's
-        layout = "unilm"
-    if family == "dinov3" and "gate" in tree["blocks"]["mlp"]:
-        layout += "-gated"
-    return layouts_of(family)[layout]
+    gated = "-gated" if family == "dinov3" and "gate" in tree["blocks"]["mlp"] else ""
+    return layouts_of(family)[FAMILIES[family].targets[layout] + gated]
 
 
 def _prepared(tree: dict[str, Any], family: str, layout: str) -> dict[str, Any]:
@@ -190,32 +175,23 @@ def _configs(
         meta_call(network)  # raises if Meta's class cannot express it
     if layout not in _WITH_CONFIG or rule is None:
         return {}
+    config = _CONFIGS[family, layout](tree, network, rule)
     if layout == "timm":
-        return {CONFIG: _timm(family, tree, network, rule)}
-    config = _hf(family, tree, network)
+        return {CONFIG: config}
     return {CONFIG: config, PREPROCESSOR: hf_preprocessor(rule.crop or config["image_size"], rule)}
 
 
-def _timm(family: str, tree: Mapping[str, Any], network: Any, rule: InputRule) -> dict[str, Any]:
-    if family == "vit":
-        return timm_config(network, rule)
-    if family == "resnet":
-        return configs.resnet_timm(tree, rule)
-    if family == "sam":
-        return configs.sam_timm(tree, rule, network["eps"])
-    if family == "beit":
-        return configs.beit_timm(tree, rule, network["heads"])
-    return configs.swin_timm(tree, rule)
-
-
-def _hf(family: str, tree: Mapping[str, Any], network: Any) -> dict[str, Any]:
-    if family == "vit":
-        return hf_config(network)
-    if family == "sam":
-        return configs.sam_hf(tree, network["eps"])
-    if family == "beit":
-        return configs.beit_hf(tree, network["eps"], network["heads"])
-    return configs.dinov3_hf(tree, network["eps"], network["heads"])
+_CONFIGS: dict[tuple[str, str], Callable[[Mapping[str, Any], Any, InputRule], dict[str, Any]]] = {
+    ("vit", "timm"): lambda tree, network, rule: timm_config(network, rule),
+    ("vit", "hf"): lambda tree, network, rule: hf_config(network),
+    ("resnet", "timm"): lambda tree, network, rule: configs.resnet_timm(tree, rule),
+    ("sam", "timm"): lambda tree, network, rule: configs.sam_timm(tree, rule, network["eps"]),
+    ("sam", "hf"): lambda tree, network, rule: configs.sam_hf(tree, network["eps"]),
+    ("beit", "timm"): lambda tree, network, rule: configs.beit_timm(tree, rule, network["heads"]),
+    ("beit", "hf"): lambda tree, network, rule: configs.beit_hf(tree, network["eps"], network["heads"]),
+    ("swin", "timm"): lambda tree, network, rule: configs.swin_timm(tree, rule),
+    ("dinov3", "hf"): lambda tree, network, rule: configs.dinov3_hf(tree, network["eps"], network["heads"]),
+}
 
 
 def _metadata(family: str, layout: str, names: Iterable[str], chain: Sequence[Link], statement: str) -> dict[str, str]:
