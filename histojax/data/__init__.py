@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from histojax.data.split import split_in_words, split_labelled
     from histojax.data.store import write_store
     from histojax.data.synthetic import SyntheticTissue
-    from histojax.data.tiles import Source
+    from histojax.data.tiles import Source, count_shared
 
 _HOME = {
     "BadTile": "decode",
@@ -26,6 +26,7 @@ _HOME = {
     "Source": "tiles",
     "SyntheticTissue": "synthetic",
     "TrainIterator": "pipeline",
+    "count_shared": "tiles",
     "ensure_absl_flags_parsed": "pipeline",
     "eval_batches": "pipeline",
     "open_source": "sources",
@@ -43,6 +44,7 @@ __all__ = [
     "Source",
     "SyntheticTissue",
     "TrainIterator",
+    "count_shared",
     "ensure_absl_flags_parsed",
     "eval_batches",
     "open_source",

@@ -21,31 +21,9 @@ FILE = (
     *("tileid", "patchid", "imageid", "id"),
 )
 LABEL = (
-    *(
-        "label",
-        "class",
-        "labels",
-        "target",
-        "category",
-        "classname",
-        "classlabel",
-        "labelname",
-        "tissuetype",
-        "klasse",
-        "classe",
-    ),
-    *(
-        "tissueclass",
-        "diagnosis",
-        "groundtruth",
-        "gt",
-        "annotation",
-        "subtype",
-        "classid",
-        "labelid",
-        "clase",
-        "diagnose",
-    ),
+    *("label", "class", "labels", "target", "category", "classname", "classlabel", "labelname", "tissuetype"),
+    *("tissueclass", "diagnosis", "groundtruth", "gt", "annotation", "subtype", "classid", "labelid"),
+    *("klasse", "classe", "clase", "diagnose"),
 )
 PATIENT = (
     *("patient", "patientid", "patientbarcode", "bcrpatientbarcode", "case", "caseid", "casesubmitterid"),

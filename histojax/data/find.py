@@ -27,8 +27,9 @@ DRAWINGS = {  # of what is seen in the pictures that lie in a folder beside
     *("visualization", "visualizations", "contours_geojson"),
 }
 HIDDEN, EMPTY, LINKS, LOOPS = "hidden or of the system", "empty", "broken links", "links to folders seen already"
-NO_IMAGE, DRAWN, ENCRYPTED, TWICE = "not images", "masks or overlays", "encrypted", "named twice"
-COMPRESSED = "compressed in a way that is not read"
+NO_IMAGE, DRAWN, TWICE = "not images", "masks or overlays", "named twice"
+ENCRYPTED = "encrypted: unpack them with the password"
+COMPRESSED = "compressed in a way that is not read: unpack them"
 
 
 @dataclass

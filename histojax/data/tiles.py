@@ -171,6 +171,13 @@ def label_table(class_names: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray
     return classes, np.fromiter((number[name] for name in class_names), np.int32, len(class_names))
 
 
+def count_shared(first: Source, second: Source) -> int:
+    """Tiles that both sources hold, by their path."""
+    small, large = sorted((first, second), key=len)
+    paths = {os.path.abspath(small.name(i)) for i in range(len(small))}
+    return len(paths & {os.path.abspath(large.name(i)) for i in range(len(large))})
+
+
 def _relabelled(source: Source, classes: tuple[str, ...]) -> np.ndarray:
     table = np.array([classes.index(name) for name in source.classes] + [UNLABELLED], np.int32)
     return table[source.labels]  # -1 picks the last entry: itself

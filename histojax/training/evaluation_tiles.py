@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from histojax.common import cli
 from histojax.common.errors import UserError
-from histojax.data import eval_batches, open_source, sample_check, unreadable
+from histojax.data import count_shared, eval_batches, open_source, sample_check, unreadable
 from histojax.data.bad_tiles import examples
 from histojax.evaluation import online
 from histojax.evaluation.evaluators import FIT
@@ -58,6 +58,7 @@ def open_evaluation(config: ConfigDict, train_source: Any) -> online.EvalTiles:
         other = None
         if e.test:
             other = TileSet(f"eval.test={e.test}", _open(config, "eval.test", e.test, seed=2), np.arange(0))
+            _say_shared(data, other, train_source)
         parting = part_tiles(config, data, other)
         parts = dict(zip(parting.parts, _readable(config, *parting.parts.values())))
         parting = with_usable_validation(dataclasses.replace(parting, parts=parts))
@@ -69,6 +70,18 @@ def open_evaluation(config: ConfigDict, train_source: Any) -> online.EvalTiles:
             cli.warn("histojax train", [f"{error}; the evaluation goes without labels"])
         return _unlabelled(config, data, "labels not used: they do not split")
     return _tiles(config, parting, labelled=True)
+
+
+def _say_shared(data: TileSet, test: TileSet, train_source: Any) -> None:
+    """Warns of tiles of eval.test that are fitted on, labels and all, or trained on, without them."""
+    found = {
+        f"in {data.setting}, which is fitted on: no score of theirs counts": count_shared(data.source, test.source)
+    }
+    if train_source is not data.source:
+        found["trained on, without their labels"] = count_shared(train_source, test.source)
+    if jax.process_index() == 0:
+        words = [f"{count} of its {len(test.source)} tiles are also {what}" for what, count in found.items() if count]
+        cli.warn("histojax train", [f"{test.setting}: {sentence}" for sentence in words])
 
 
 def _unlabelled(config: ConfigDict, data: TileSet, how: str) -> online.EvalTiles:
@@ -152,6 +165,8 @@ def _open(config: ConfigDict, setting: str, spec: str, seed: int = 0) -> Any:
         raise UserError(f"{setting}={spec}: {str(error).removeprefix(f'{spec}: ')}") from None
     if jax.process_index() == 0:
         cli.warn("histojax train", [f"{setting}: {note}" for note in source.facts.notes])
+        if setting.startswith("eval.") and source.facts.left_out:  # of data.train the plan says it
+            cli.warn("histojax train", [f"{setting}: found {source.facts.found}"])
     return source
 
 

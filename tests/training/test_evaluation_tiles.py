@@ -223,3 +223,12 @@ def test_evaluation_tiles_of_one_colour_are_refused(place):
         Image.new("RGB", (32, 32)).save(place / "flat" / f"{number}.png")
     with pytest.raises(UserError, match=r"eval\.data=.*flat: all 4 tiles tried are of one colour"):
         evaluation(listed(place, "good.csv"), data=str(place / "flat"))
+
+
+def test_tiles_that_are_tested_and_fitted_or_trained_on_are_said(place, capsys):
+    train, half = listed(place, "all.csv"), listed(place, "half.csv", numbers=range(12))
+    evaluation(train, test=half)
+    assert f"12 of its 12 tiles are also in data.train={train}, which is fitted on" in capsys.readouterr().err
+    evaluation(train, data=listed(place, "rest.csv", numbers=range(12, 24)), test=half)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(f"eval.test={half}: 12 of its 12 tiles are also trained on, without their labels")
