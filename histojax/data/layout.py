@@ -35,6 +35,9 @@ NEUTRAL = re.compile(  # where and how tiles were made, not what they show
 )
 
 
+PART_WITHIN = re.compile(  # in a longer name: CRC_DX_TRAIN, CRC-VAL-HE-7K, test_benign
+    r"(?:^|[-_ ])(train|val|test|dev|discovery|holdout)(ing|id|idation|elopment)?(?=$|[-_ \d])", re.IGNORECASE
+)
 UNLABELLED = re.compile(r"un[-_ ]?(label(l)?ed|annotated|classified)|(no|without)[-_ ]?labels?", re.IGNORECASE)
 
 
@@ -62,7 +65,9 @@ def read_layout(names: Sequence[str]) -> Layout:
     whole = [tuple(unicodedata.normalize("NFC", part.strip()) for part in name.split("/")[:-1]) for name in names]
     table = {folders: _without_wrappers(folders) for folders in set(whole)}
     notes = _splits_said(whole)
-    layout = _without_unlabelled(_classes(_unwrapped([table[folders] for folders in whole])))
+    folders, said = _without_parts(_unwrapped([table[folders] for folders in whole]))
+    notes += said
+    layout = _without_unlabelled(_classes(_unwrapped(folders)))
     if not any(layout.classes) and not layout.notes:
         notes += _neutral_said(whole)
     layout.notes = notes + layout.notes + spellings_said(layout.classes)
@@ -82,6 +87,24 @@ def _without_unlabelled(layout: Layout) -> Layout:
 
 def _without_wrappers(folders: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f for f in folders if not (is_split(f) or NEUTRAL.fullmatch(f) or f.lower() in PICTURES))
+
+
+def _without_parts(folders: list[tuple[str, ...]]) -> tuple[list[tuple[str, ...]], list[str]]:
+    """(folders without the parts of a split that the first names tell, what to say of it).
+
+    `{kather_train,kather_test}` are parts only; of `{train_benign,train_malignant,test_benign,test_malignant}` the
+    rest of the names is left.
+    """
+    counts = Counter(f[0] for f in folders if f)
+    found = {name: PART_WITHIN.search(name) for name in counts}
+    if len({m[1].lower() for m in found.values() if m}) < 2 or not all(found.values()):
+        return folders, []
+    rest = {name: (name[: m.start()] + name[m.end() :]).strip("-_ ") for name, m in found.items() if m}
+    often = Counter(rest.values())
+    if len(often) > 1 and min(often.values()) < 2:
+        return folders, []
+    kept = {name: () if len(often) == 1 else (word,) for name, word in rest.items()}
+    return [(*kept[f[0]], *f[1:]) if f else f for f in folders], _parts_said(counts)
 
 
 def _unwrapped(folders: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
@@ -107,6 +130,8 @@ def _classes(folders: list[tuple[str, ...]]) -> Layout:
             return Layout([f[1] if len(f) > 1 else "" for f in folders])
         if _numbers(shared) and not _numbers(top):
             return Layout(first)
+        if any(map(PART_WITHIN.search, top)) and not any(map(PART_WITHIN.search, shared)):
+            return Layout([f[1] if len(f) > 1 else "" for f in folders], notes=_parts_said(Counter(first)))
         return Layout(
             none,
             notes=[
@@ -118,7 +143,7 @@ def _classes(folders: list[tuple[str, ...]]) -> Layout:
         below = [f[level] if len(f) > level else "" for f in folders]
         if all(b or not f for f, b in zip(folders, below)) and looks_like_ids(set(below) - {""}):
             return Layout(first, *_groups(below))
-    return Layout(first)
+    return Layout(first, notes=_doubts_said(folders, top))
 
 
 def _below_ids(folders: list[tuple[str, ...]], first: list[str], top: set[str]) -> Layout:
@@ -166,13 +191,28 @@ def _numbers(names: set[str]) -> bool:
 
 def _splits_said(whole: list[tuple[str, ...]]) -> list[str]:
     counts = Counter(next((f for f in folders if is_split(f)), "") for folders in whole)
+    return [] if len(counts) == 1 else _parts_said(counts)
+
+
+def _parts_said(counts: Counter[str]) -> list[str]:
+    """What to say of the parts of a split with these numbers of tiles."""
     found = {name: count for name, count in counts.items() if name}
-    if not found or (len(found) == 1 and not counts[""]):
+    if not found:
         return []
     parts = ", ".join(f"{name} {count}" for name, count in sorted(found.items()))
     return [
         f"its parts ({parts} tiles) are read together, as one set: name their folders one by one to keep them apart"
     ]
+
+
+def _doubts_said(folders: list[tuple[str, ...]], top: set[str]) -> list[str]:
+    """Notes on classes of which some are called like slides, or which hold folders that could be classes as well."""
+    like = {name for name in top if looks_like_ids([name])}
+    below = {f[1] for f in folders if len(f) > 1}
+    notes = [f"the folders {_some(like)} look like {group_kind(like)}s: are they classes?"] if len(like) > 1 else []
+    if len(below) > 1:
+        notes.append(f"the folders within the classes ({_some(below)}) are not told apart")
+    return notes
 
 
 def _neutral_said(whole: list[tuple[str, ...]]) -> list[str]:

@@ -19,6 +19,7 @@ IDS = tuple(
         r"[a-z]{0,4}[-_ ]?\d{2,4}[-_./ ]\d{3,}.*",  # accession numbers: S19-12345, B2019.00123
         r"\d{4,}([-_ ].*)?",
         r"[0-9a-f]{8}-[0-9a-f]{4}-.*",  # a UUID
+        r"\d+(\.\d+){3,}",  # of DICOM
         r"(?=.*\d)[0-9a-f]{16,}",
         r".*\.(svs|ndpi|mrxs|scn|bif|tiff?|czi|dcm)",
         r"(normal|tumou?r|test|train|he|ihc|wsi)[-_ ]?\d{3,}([-_ ].*)?",  # CAMELYON16: tumor_001

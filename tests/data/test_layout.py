@@ -64,6 +64,14 @@ def test_classes_above_and_below_the_parts_of_a_split(parts):
         (["pT1", "pT2", "pT3"], ["pT1", "pT2", "pT3"]),
         (["0", "1"], ["0", "1"]),
         (["ADI", "TUM", "unlabeled"], ["", "ADI", "TUM"]),
+        (["CRC_DX_TRAIN/MSS", "CRC_DX_TRAIN/MSI", "CRC_DX_TEST/MSS", "CRC_DX_TEST/MSI"], ["MSI", "MSS"]),
+        (["CRC_DX_TRAIN", "CRC_DX_TEST"], [""]),
+        (["train_benign", "train_malignant", "test_benign", "test_malignant"], ["benign", "malignant"]),
+        (["test_positive", "test_negative"], ["test_negative", "test_positive"]),
+        (
+            [f"{s}/{k}" for s in ("NCT-CRC-HE-100K", "CRC-VAL-HE-7K") for k in ("ADI", "DEB", "TUM")],
+            ["ADI", "DEB", "TUM"],
+        ),
     ],
 )
 def test_classes(folders, wanted):
@@ -100,12 +108,15 @@ def test_patients_and_slides_are_no_classes(ids, kind):
 
 
 def test_two_readings_give_no_labels_and_say_so():
-    found = layout(*crossed(["NCT-CRC-HE-100K", "CRC-VAL-HE-7K"], ["ADI", "BACK", "DEB"]))
-    assert (
-        not any(found.classes)
-        and "either the folders CRC-VAL-HE-7K, NCT-CRC-HE-100K are the classes or ADI" in (found.notes[0])
-    )
+    found = layout(*crossed(["Bern", "Graz"], ["ADI", "BACK", "DEB"]))
+    assert not any(found.classes) and "either the folders Bern, Graz are the classes or ADI" in (found.notes[0])
     assert set(layout("ADI/a", "ADI/b", "TUM/c", "TUM/d").classes) == KINDS
+
+
+def test_what_could_be_classes_as_well_is_said():
+    assert "within the classes (a, b, c, d) are not told apart" in layout("ADI/a", "ADI/b", "TUM/c", "TUM/d").notes[0]
+    assert "slide1, slide2 look like slides: are they classes?" in layout("slide1", "slide2", "normal").notes[0]
+    assert not layout("ADI", "TUM/deeper").notes
 
 
 def test_barcodes_in_file_names_are_patients():
