@@ -23,7 +23,7 @@ from histojax.data.pixels import check_single, rgb_pixels
 
 MIN_SIDE_PX = 16  # below this a "tile" is the sliver left at a slide's border
 MAX_PIXELS = 8192 * 8192  # below Pillow's own limit, so its warning never shows
-SCAN_OF_JPEG, END_OF_JPEG = b"\xff\xda", b"\xff\xd9"  # libjpeg takes zeros behind a cut scan for grey pixels
+SCAN_OF_JPEG, END_OF_JPEG = b"\xff\xda", b"\xff\xd9"
 _TOO_MANY = f"more than {MAX_PIXELS} pixels: cut it into tiles first"
 MAX_BYTES = 256 << 20  # of a file; 8192 x 8192 RGB uncompressed is 192 MiB
 LOOK_FIRST_BYTES = 4 << 20  # from here on the header is looked at before the rest is read
@@ -49,8 +49,7 @@ def decode_tile(data: bytes, path: str) -> np.ndarray:
     try:
         with _open(io.BytesIO(data)) as image:
             check_single(image)
-            if image.format == "JPEG" and data.rfind(END_OF_JPEG) < data.rfind(SCAN_OF_JPEG):
-                raise Unreadable("the end of the JPEG is missing: was a copy or download interrupted?")
+            _check_end(image.format, data)
             return rgb_pixels(image, data)
     except Unreadable as error:
         reason = str(error)
@@ -61,6 +60,16 @@ def decode_tile(data: bytes, path: str) -> np.ndarray:
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, zlib.error ... on broken files
         reason = f"damaged image ({type(error).__name__}: {str(error)[:200]})"
     raise BadTile(path, reason)  # out here: an exception raised above would keep `data` alive as its context
+
+
+def _check_end(kind: str | None, data: bytes) -> None:
+    """Raises Unreadable for a file whose end was never written, where its decoder does not notice.
+
+    An interrupted copy may have its full size, zeros behind what came: some decoders make grey or black pixels of them.
+    """
+    cut = data.rfind(END_OF_JPEG) < data.rfind(SCAN_OF_JPEG) if kind == "JPEG" else False
+    if cut or (kind in ("WEBP", "AVIF") and data.endswith(bytes(64))):
+        raise Unreadable(f"the end of the {kind} is missing: was a copy or download interrupted?")
 
 
 def read_checked(file: BinaryIO, size: int) -> bytes:

@@ -81,13 +81,17 @@ NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
         (file_bytes(NOISE, "JPEG", progressive=True)[:-2000] + bytes(2000), ""),
         (file_bytes(NOISE, "PNG")[:-400], "damaged"),
         (file_bytes(NOISE, "TIFF")[:-5000], ""),
+        (file_bytes(NOISE, "WEBP")[:-100] + bytes(100), "the end of the WEBP is missing"),
         (b"%PDF-1.7", "a PDF"),
         (file_bytes(NOISE[: MIN_SIDE_PX - 1]), "too small"),
         (saved(Image.new("1", (8193, 8193))), "cut it into tiles"),
         (saved(Image.new("1", (20000, 20000))), "cut it into tiles"),
         (saved(Image.new("F", (32, 32)), "TIFF"), "floating-point"),
     ],
-    ids="empty text jpeg-cut jpeg-head jpeg-zeros progressive-zeros png-cut tiff-cut pdf sliver big bomb float".split(),
+    ids=(
+        "empty text jpeg-cut jpeg-head jpeg-zeros progressive-zeros png-cut tiff-cut webp-zeros pdf sliver "
+        "big bomb float"
+    ).split(),
 )
 def test_bad_tiles_name_path_and_reason(data, reason):
     with pytest.raises(BadTile, match=r"some/tile\.png") as caught:
