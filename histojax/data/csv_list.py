@@ -7,6 +7,7 @@ import dataclasses
 import io
 import os
 import re
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from histojax.data.layout import is_split, spellings_said
 from histojax.data.patients import patients_of
 
 Row = list[str]
+FOLDER = -2  # in place of a size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,6 +202,11 @@ def _locate(path: Path, names: list[str], notes: list[str]) -> tuple[Path, list[
     for root in places:
         here = [_with_slashes(root, os.path.expanduser(name)) for name in names]
         sizes = [_size(root / name) for name in here]
+        if FOLDER in sizes:
+            raise UserError(
+                f"{path}: {here[sizes.index(FOLDER)]} is a folder: name its tiles, one row each, or give the folder "
+                "itself as data"
+            )
         if max(sizes) >= 0:
             if root != path.parent:
                 notes.append(f"its files are not beside it but in the current folder, {root}: taken from there")
@@ -226,8 +233,10 @@ def _hint(folder: Path, name: str) -> str:
 
 
 def _size(path: Path) -> int:
+    """Bytes of a file, -1 if there is none, FOLDER for a folder."""
     try:
-        return os.stat(path).st_size
+        facts = os.stat(path)
+        return FOLDER if stat.S_ISDIR(facts.st_mode) else facts.st_size
     except (OSError, ValueError):
         return -1
 

@@ -91,8 +91,13 @@ def open_store(path: Path) -> EncodedTiles:
         [row["label"] for row in rows],
         groups if any(groups) else [row["slide"] for row in rows],
         np.array([(int(row["x"]), int(row["y"])) for row in rows], np.int64),
-        Facts(f"{len(rows)} tiles of a store", group_kind=kind),
+        Facts(f"{len(rows)} tiles of a store{_left_out_then(path)}", group_kind=kind),
     )
+
+
+def _left_out_then(path: Path) -> str:
+    skipped = _skipped(path / "skipped.csv")
+    return f"; left out when it was written: {len(skipped)} (skipped.csv)" if skipped else ""
 
 
 def _read_plan(path: Path) -> dict[str, Any]:
@@ -128,7 +133,7 @@ def start_store(out: Path, plan: dict[str, Any]) -> None:
     path = out / "store.json"
     _remove(out.glob(".*.tmp"))  # what a killed writer left
     if path.exists():
-        if json.loads(path.read_text()) != plan:
+        if {"groups": plan.get("groups"), **json.loads(path.read_text())} != {"groups": None, **plan}:
             raise UserError(f"{out}: holds the tile store of another source or shard size; choose another folder")
     elif any(out.iterdir()):
         raise UserError(f"{out}: not empty and not a tile store; choose another folder")

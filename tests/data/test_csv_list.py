@@ -194,6 +194,7 @@ WRONG = {
     "two labels": ("file,label,label\nx.png,a,b\n", "2 columns are titled label"),
     "a short row": ("sep=,\nfile,label\n\nx.png\n", r"line 4 has 1 fields \(x.png\), the header has 2"),
     "no file": ("file,label\nx.png,a\n,b\n", "line 3 names no file"),
+    "a folder": ("path,label\nimages,a\n", "images is a folder: name its tiles, one row each"),
     "an address": ("file\nhttps://x/y.png\n", "line 2 names https://x/y.png: download"),
     "two classes": ("file,label\nimages/tile_000.png,a\nimages/tile_000.png,b\n", "lines 2 and 3 give .* a and b"),
 }

@@ -26,6 +26,8 @@ def test_round_trip_keeps_bytes_labels_groups_and_skips_bad_tiles(tmp_path):
     assert done.tiles == 14 and "tile_003.png" in done.skipped[0][0] and "not a JPEG" in done.skipped[0][1]
     assert "tile_003.png" in (tmp_path / "s" / "skipped.csv").read_text()
     store = open_source(tmp_path / "s")
+    assert store.facts.found == "14 tiles of a store; left out when it was written: 1 (skipped.csv)"
+    assert store.facts.group_kind == "patient"
     assert store.classes == ("a", "b", "tumour") and store.labels.tolist() == [0] * 4 + [1] * 6 + [2] * 4
     assert store.groups.tolist() == [""] * 10 + [str(g) for g in source.groups[-4:]]
     good = [i for i in range(15) if i != 3]
