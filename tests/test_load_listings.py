@@ -3,10 +3,10 @@
 import load_listings
 import pytest
 from family_cases import listing, listings
+from parity_cases.backbones import backbone_tensors
 
 from histojax.models.network import abstract, family
 from histojax.weights.detect import the_layout
-from histojax.weights.search import backbone_tensors
 
 
 @pytest.mark.parametrize("name", listings())

@@ -36,6 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "models")]
 
 from family_cases import listings  # noqa: E402
+from parity_cases.backbones import backbone_tensors  # noqa: E402
 
 from histojax.models.beit import BEIT_BASE  # noqa: E402
 from histojax.models.network import POOLINGS, abstract  # noqa: E402
@@ -43,7 +44,6 @@ from histojax.models.sam import SAM_B  # noqa: E402
 from histojax.models.swin import SWIN_TINY  # noqa: E402
 from histojax.weights.backbone import open_backbone  # noqa: E402
 from histojax.weights.mapping import flatten  # noqa: E402
-from histojax.weights.search import backbone_tensors  # noqa: E402
 from histojax.zoo.table import find  # noqa: E402
 
 RECORDS = {  # listing: record of another name

@@ -124,6 +124,7 @@ class _Machine:
             raise UserError("the pickle asks for more work than any weight file needs; it may be malicious")
 
     def run(self, name: str, argument: Any) -> None:
+        """Do what an opcode says: push something, or one of the changes of `_CHANGES`."""
         if name in _CONSTANTS:
             self.stack.append(_CONSTANTS[name]())
         elif name in _LITERALS:
@@ -131,13 +132,12 @@ class _Machine:
         elif name in _TUPLES:
             count = _TUPLES[name]
             self.stack[-count:] = [tuple(self.stack[-count:])]
-        elif name in ("PROTO", "FRAME"):
-            pass
+        elif name in _PUSHES:
+            self.stack.append(_PUSHES[name](self, argument))
+        elif name in _CHANGES:
+            _CHANGES[name](self, argument)
         else:
-            handler = getattr(self, "op_" + name.lower(), None)
-            if handler is None:
-                raise UserError(f"the pickle uses opcode {name}, which no weight file needs")
-            handler(argument)
+            raise UserError(f"the pickle uses opcode {name}, which no weight file needs")
 
     def result(self) -> Any:
         if not self.stack or self.stack[-1] is _MARK:
@@ -145,6 +145,7 @@ class _Machine:
         return self.stack[-1]
 
     def pop_mark(self) -> list[Any]:
+        """Return what lies above the last mark, which is taken away with it."""
         at = len(self.stack) - 1
         while self.stack[at] is not _MARK:  # IndexError below the bottom: malformed
             at -= 1
@@ -155,92 +156,25 @@ class _Machine:
         self.spend(len(items))
         return items
 
-    # stack and memo
-
-    def op_mark(self, _: Any) -> None:
-        self.stack.append(_MARK)
-
-    def op_pop(self, _: Any) -> None:
-        self.stack.pop()
-
-    def op_pop_mark(self, _: Any) -> None:
-        self.pop_mark()
-
-    def op_dup(self, _: Any) -> None:
-        self.stack.append(self.stack[-1])
-
-    def op_put(self, argument: int) -> None:
-        self.memo[argument] = self.stack[-1]
-
-    op_binput = op_long_binput = op_put
-
-    def op_memoize(self, _: Any) -> None:
-        self.memo[len(self.memo)] = self.stack[-1]
-
-    def op_get(self, argument: int) -> None:
-        self.stack.append(self.memo[argument])
-
-    op_binget = op_long_binget = op_get
-
-    # containers
-
-    def op_tuple(self, _: Any) -> None:
-        self.stack.append(tuple(self.pop_mark()))
-
-    def op_list(self, _: Any) -> None:
-        self.stack.append(self.pop_mark())
-
-    def op_dict(self, _: Any) -> None:
-        items = self.pop_mark()
-        self.stack.append({})
-        self._set_items(items)
-
-    def op_frozenset(self, _: Any) -> None:
-        self.stack.append({_key(item) for item in self.pop_mark()})
-
-    def op_append(self, _: Any) -> None:
-        item = self.stack.pop()
-        self._extend([item])
-
-    def op_appends(self, _: Any) -> None:
-        items = self.pop_mark()
-        self._extend(items)
-
-    op_additems = op_appends
-
-    def op_setitem(self, _: Any) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
-        self._set_items([key, value])
-
-    def op_setitems(self, _: Any) -> None:
-        items = self.pop_mark()
-        self._set_items(items)
-
-    def _extend(self, items: list[Any]) -> None:
+    def extend(self, items: list[Any]) -> None:
+        """Put items into the list or set on the stack."""
         target = self.stack[-1]
-        if isinstance(target, list):
-            target.extend(items)
-        elif isinstance(target, set):
+        if isinstance(target, set):
             target.update(_key(item) for item in items)
-        elif isinstance(target, Placeholder):
-            target.items.extend(items)
+        elif isinstance(target, (list, Placeholder)):
+            (target if isinstance(target, list) else target.items).extend(items)
         else:
             raise ValueError(f"items for a {type(target).__name__}")
 
-    def _set_items(self, items: list[Any]) -> None:
+    def set_items(self, items: list[Any]) -> None:
+        """Put keys and values, in turn, into the dict on the stack."""
         target = self.stack[-1]
         if isinstance(target, Placeholder):
             target.items.extend(items)
-            return
-        if not isinstance(target, dict):
+        elif isinstance(target, dict):
+            target |= _paired(items)
+        else:
             raise ValueError(f"keys for a {type(target).__name__}")
-        for key, value in zip(items[::2], items[1::2]):
-            target[_key(key)] = value
-
-    # names, calls and states
-
-    def op_global(self, argument: str) -> None:
-        self.stack.append(self.name(argument.replace(" ", ".")))
 
     def name(self, name: str) -> Placeholder:
         """Return what stands for an imported name; it is noted unless it belongs to torch's own format."""
@@ -248,38 +182,12 @@ class _Machine:
             self.named.add(name[:80])
         return Placeholder(name)
 
-    def op_stack_global(self, _: Any) -> None:
+    def name_on_stack(self) -> Placeholder:
+        """Return the same of a module and a name that lie on the stack."""
         name, module = self.stack.pop(), self.stack.pop()
         if not isinstance(name, str) or not isinstance(module, str):
             raise ValueError("a name that is not text")
-        self.stack.append(self.name(f"{module}.{name}"))
-
-    def op_reduce(self, _: Any) -> None:
-        args, function = self.stack.pop(), self.stack.pop()
-        self.stack.append(self.call(function, args))
-
-    op_newobj = op_reduce
-
-    def op_newobj_ex(self, _: Any) -> None:
-        self.stack.pop()
-        self.op_reduce(None)
-
-    def op_obj(self, _: Any) -> None:
-        function, *args = self.pop_mark()
-        self.stack.append(self.call(function, tuple(args)))
-
-    def op_inst(self, argument: str) -> None:
-        self.stack.append(self.call(self.name(argument.replace(" ", ".")), tuple(self.pop_mark())))
-
-    def op_build(self, _: Any) -> None:
-        state, target = self.stack.pop(), self.stack[-1]
-        if isinstance(target, Placeholder):
-            target.state = state
-
-    def op_binpersid(self, _: Any) -> None:
-        if self.persistent is None:
-            raise ValueError("a persistent id in a plain pickle")
-        self.stack.append(self.persistent(self.stack.pop()))
+        return self.name(f"{module}.{name}")
 
     def call(self, function: Any, args: Any) -> Any:
         """Return what one of the known functions makes of its arguments, else an inert placeholder."""
@@ -288,6 +196,20 @@ class _Machine:
             raise ValueError(f"arguments of {name} are not a tuple")
         build = _BUILDERS.get(name)
         return build(self, args) if build else Placeholder(name, args)
+
+    def call_from_stack(self) -> Any:
+        args, function = self.stack.pop(), self.stack.pop()
+        return self.call(function, args)
+
+    def find(self, pid: Any) -> Any:
+        """Return the object of a persistent id."""
+        if self.persistent is None:
+            raise ValueError("a persistent id in a plain pickle")
+        return self.persistent(pid)
+
+    def set_state(self, state: Any) -> None:
+        if isinstance(self.stack[-1], Placeholder):
+            self.stack[-1].state = state
 
 
 def _rebuild_tensor(machine: _Machine, args: tuple) -> Any:
@@ -355,6 +277,10 @@ def _dtype(value: Any) -> np.dtype:
     return np.dtype(text).newbyteorder(order if order in "<>" else "=")
 
 
+def _paired(items: list[Any]) -> dict[Any, Any]:
+    return {_key(key): value for key, value in zip(items[::2], items[1::2])}
+
+
 def _key(key: Any) -> Any:
     """Return a dict key that hashes quickly: scalars and short flat tuples of them, else a placeholder."""
     if isinstance(key, (*_SCALARS, Placeholder)):
@@ -372,6 +298,38 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
     "EMPTY_LIST": list,
     "EMPTY_SET": set,
     "EMPTY_TUPLE": tuple,
+}
+# opcodes that push what they make
+_PUSHES: dict[str, Callable[[_Machine, Any], Any]] = {
+    "MARK": lambda machine, _: _MARK,
+    "DUP": lambda machine, _: machine.stack[-1],
+    "TUPLE": lambda machine, _: tuple(machine.pop_mark()),
+    "LIST": lambda machine, _: machine.pop_mark(),
+    "DICT": lambda machine, _: _paired(machine.pop_mark()),
+    "FROZENSET": lambda machine, _: set(map(_key, machine.pop_mark())),
+    "GLOBAL": lambda machine, name: machine.name(name.replace(" ", ".")),
+    "STACK_GLOBAL": lambda machine, _: machine.name_on_stack(),
+    "INST": lambda machine, name: machine.call(machine.name(name.replace(" ", ".")), tuple(machine.pop_mark())),
+    "OBJ": lambda machine, _: (lambda function, *args: machine.call(function, args))(*machine.pop_mark()),
+    "BINPERSID": lambda machine, _: machine.find(machine.stack.pop()),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda machine, at: machine.memo[at]),
+    **dict.fromkeys(("REDUCE", "NEWOBJ"), lambda machine, _: machine.call_from_stack()),
+    "NEWOBJ_EX": lambda machine, _: (machine.stack.pop(), machine.call_from_stack())[1],
+}
+# opcodes that change what is there
+_CHANGES: dict[str, Callable[[_Machine, Any], Any]] = {
+    **dict.fromkeys(("PROTO", "FRAME"), lambda machine, _: None),
+    "POP": lambda machine, _: machine.stack.pop(),
+    "POP_MARK": lambda machine, _: machine.pop_mark(),
+    "MEMOIZE": lambda machine, _: machine.memo.__setitem__(len(machine.memo), machine.stack[-1]),
+    **dict.fromkeys(
+        ("PUT", "BINPUT", "LONG_BINPUT"), lambda machine, at: machine.memo.__setitem__(at, machine.stack[-1])
+    ),
+    "APPEND": lambda machine, _: machine.extend([machine.stack.pop()]),
+    **dict.fromkeys(("APPENDS", "ADDITEMS"), lambda machine, _: machine.extend(machine.pop_mark())),
+    "SETITEM": lambda machine, _: machine.set_items([machine.stack.pop(), machine.stack.pop()][::-1]),
+    "SETITEMS": lambda machine, _: machine.set_items(machine.pop_mark()),
+    "BUILD": lambda machine, _: machine.set_state(machine.stack.pop()),
 }
 _LITERALS = set(
     "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING BINBYTES "

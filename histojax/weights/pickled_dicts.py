@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from histojax.common.errors import UserError
@@ -33,7 +33,7 @@ def fill_from_pickle(file: TensorFile, root: Any) -> TensorFile:
     if all(0 in tensor.shape for tensor in file.tensors.values()):
         refuse_deepspeed(file.path, root)
     if not file.tensors:
-        raise UserError(f"{file.path}: {_no_tensors(root)}")
+        raise UserError(f"{file.path}: {_no_tensors(root, file.other)}")
     return file
 
 
@@ -78,7 +78,7 @@ def _tensors_in(node: Any) -> int:
     return count
 
 
-def _no_tensors(root: Any) -> str:
+def _no_tensors(root: Any, other: Mapping[str, str]) -> str:
     whole = [root, *root.values()] if isinstance(root, dict) else [root]
     for value in whole:
         if isinstance(value, Placeholder) and (value.state is not None or value is root):
@@ -86,5 +86,7 @@ def _no_tensors(root: Any) -> str:
                 f"holds a whole pickled {value.name} object, not a dict of tensors; in PyTorch, load it and save "
                 "model.state_dict()"
             )
+    if lists := [f"{key} ({what})" for key, what in other.items() if what.endswith(" tensors")]:
+        return f"its tensors are in lists, without names: {', '.join(lists[:8])}; save a state_dict()"
     keys = ", ".join(str(key)[:40] for key in list(root)[:8]) if isinstance(root, dict) else type(root).__name__
     return f"no tensors found (top level: {keys})"

@@ -18,7 +18,7 @@ from histojax.common.errors import UserError
 from histojax.weights.detect import detect_layout
 
 SIDES = ("teacher", "student")
-BACKBONE, DINO_HEAD, IBOT_HEAD = "backbone", "dino_head", "ibot_head"
+BACKBONE, DINO_HEAD, IBOT_HEAD, OTHER_HEAD = "backbone", "dino_head", "ibot_head", "head"
 # what files hold beside a backbone, outside its prefix, that no encoder needs
 _ASIDE = (
     "head.*", "classifier.*", "pooler.*", "lm_head.*", "decoder.*", "fc.*", "criterion.*", "loss.*", "*metrics.*",
@@ -40,7 +40,7 @@ class Place:
     """A network, or a projection head, that was found in a file."""
 
     prefix: str  # of its names: "teacher/backbone."
-    kind: str  # BACKBONE, DINO_HEAD or IBOT_HEAD
+    kind: str  # BACKBONE, or a head: DINO_HEAD, IBOT_HEAD; OTHER_HEAD: one that no training here goes on with
     names: tuple[str, ...]  # without the prefix
     families: tuple[str, ...] = ()  # of the layouts that fit
 
@@ -84,7 +84,7 @@ def clean_names(tensors: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     return dict(tensors), notes
 
 
-def find_places(names: Iterable[str]) -> list[Place]:
+def find_places(names: Collection[str]) -> list[Place]:
     """Return the networks and heads among clean tensor names, by the layouts that fit below each prefix."""
     below: dict[str, set[str]] = {"": set()}
     for name in names:
@@ -96,7 +96,9 @@ def find_places(names: Iterable[str]) -> list[Place]:
     places = []
     for prefix, found in below.items():
         if all(map(_HEAD_NAME.fullmatch, found)) and any(name.startswith("last_layer.") for name in found):
-            places.append(Place(prefix, IBOT_HEAD if "ibot" in prefix else DINO_HEAD, tuple(sorted(found))))
+            alone = len(found) == len(names)
+            kind = IBOT_HEAD if "ibot" in prefix else DINO_HEAD if "dino_head" in prefix or alone else OTHER_HEAD
+            places.append(Place(prefix, kind, tuple(sorted(found))))
         elif len(found) >= _FEWEST and (layouts := detect_layout(found)):
             families = tuple(dict.fromkeys(layout.family for layout, _ in layouts))
             places.append(Place(prefix, BACKBONE, tuple(sorted(found)), families))
@@ -147,13 +149,6 @@ def tensors_at(tensors: Mapping[str, Any], place: Place, places: Iterable[Place]
     """Return the tensors of a place under names without its prefix, and without those of networks inside of it."""
     nested = tuple(other.prefix[len(place.prefix) :] for other in places if other.within(place))
     return {name: tensors[place.prefix + name] for name in place.names if not name.startswith(nested)}
-
-
-def backbone_tensors(tensors: Mapping[str, Any], which: str | None = None) -> dict[str, Any]:
-    """Return the tensors of the network among those of a file, under the names of its layout; see choose_place."""
-    clean, _ = clean_names(tensors)
-    places = find_places(clean)
-    return tensors_at(clean, choose_place(places, which)[0] or whole_level(clean), places)
 
 
 def whole_level(names: Collection[str], *, strip: bool = False) -> Place:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from parity_cases.backbones import backbone_tensors
 from parity_cases.networks import excess, first_images, run
 
 from histojax.models.network import abstract, family
 from histojax.weights.detect import the_layout
-from histojax.weights.search import backbone_tensors
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "extractors"
 

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 from family_cases import GOLDEN, listing, read_listing, rewritten, run_case, worst_excess
+from parity_cases.backbones import backbone_tensors
 from safetensors.numpy import save_file
 
 from histojax.common.errors import UserError
@@ -19,7 +20,6 @@ from histojax.models.network import abstract
 from histojax.weights.containers import open_tensors
 from histojax.weights.families import layouts_of
 from histojax.weights.mapping import flatten, unflatten
-from histojax.weights.search import backbone_tensors
 from histojax.zoo.encoder import load_encoder
 from histojax.zoo.record import Preprocess
 from histojax.zoo.table import find

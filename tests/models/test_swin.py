@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from family_cases import GOLDEN, listing, read_listing, rewritten, run_case, worst_excess
 from flax import nnx
+from parity_cases.backbones import backbone_tensors
 from reading import read_tree
 from safetensors.numpy import save_file
 
@@ -21,7 +22,6 @@ from histojax.models.swin import (
 )
 from histojax.weights.containers import open_tensors
 from histojax.weights.detect import detect_layout
-from histojax.weights.search import backbone_tensors
 
 FILE = GOLDEN / "ctranspath_3stage.pth"
 

@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from family_cases import listings
+from parity_cases.backbones import backbone_tensors
 from reading import read_tree
 from safetensors.numpy import load_file, save_file
 from torch_writer import Raw, call, save, save_legacy
@@ -20,7 +21,6 @@ from histojax.weights.layouts.dinov2 import META
 from histojax.weights.layouts.hf_vit import HF_VIT
 from histojax.weights.layouts.timm_vit import TIMM
 from histojax.weights.mapping import flatten
-from histojax.weights.search import backbone_tensors
 from histojax.weights.vit_tree import positions_of
 
 FILES = GOLDEN / "extractors"

@@ -195,6 +195,8 @@ def test_damaged_safetensors_headers(header, tmp_path):
 def test_files_without_tensors_say_what_they_hold(tmp_path):
     with pytest.raises(UserError, match="top level: epoch, lr"):
         open_tensors(save(tmp_path / "a.pth", {"epoch": 1, "lr": 0.1}))
+    with pytest.raises(UserError, match=r"tensors are in lists, without names: ema \(2 tensors\)"):
+        open_tensors(save(tmp_path / "a.pth", {"ema": [np.ones(2, "f4"), np.ones(3, "f4")]}))
     model = call("torchvision.models.resnet", "ResNet")
     with pytest.raises(UserError, match=r"whole pickled torchvision\.models\.resnet\.ResNet"):
         open_tensors(save(tmp_path / "b.pth", model))

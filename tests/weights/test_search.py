@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+from parity_cases.backbones import backbone_tensors
 from reading import read_tree
 from torch_writer import call, save, save_legacy
 from vit_arrays import BACKBONES, GOLDEN, MODELS, head, state_dict
 
 from histojax.common.errors import UserError
 from histojax.weights.containers import open_tensors
-from histojax.weights.search import backbone_tensors, choose_place, clean_names, find_places
+from histojax.weights.search import choose_place, clean_names, find_places
 
 MODEL = "dinov2_vits14"
 ONES = np.ones(2, np.float32)
@@ -100,6 +101,11 @@ def test_the_places_of_a_full_training_state():
 def test_heads_and_other_files():
     (place,) = find_places(prefixed("teacher_dino_head/", head()))
     assert (place.kind, place.side) == ("dino_head", "teacher") and choose_place([place]) == (None, [])
+    both = prefixed("head.", head()) | prefixed("backbone.", numbered(0)) | prefixed("dino_head.", head())
+    assert {place.prefix: place.kind for place in find_places(both)} == {
+        "head.": "head", "backbone.": "backbone", "dino_head.": "dino_head"
+    }  # fmt: skip
+    assert [place.kind for place in find_places(head())] == ["dino_head"]
     assert find_places({"a.b": 1, "c": 2}) == []
     assert {place.kind for place in find_places(state_dict(BACKBONES[0], depth=1))} == {"backbone"}
 

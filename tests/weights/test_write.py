@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+from parity_cases.backbones import backbone_tensors
 from reading import read_to_train, read_tree
 from safetensors.numpy import load_file
 from vit_arrays import BACKBONES, GOLDEN, assert_same, state_dict
@@ -17,7 +18,6 @@ from histojax.weights.library_configs import InputRule
 from histojax.weights.licence import Link
 from histojax.weights.mapping import flatten
 from histojax.weights.safetensors_file import write_safetensors
-from histojax.weights.search import backbone_tensors
 from histojax.weights.write import write_weights
 
 FILES = GOLDEN / "extractors"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from family_cases import listing, listings
 from flax import nnx
+from parity_cases.backbones import backbone_tensors
 
 from histojax.common.errors import UserError
 from histojax.models.network import (
@@ -24,7 +25,6 @@ from histojax.models.resnet import ResNetConfig
 from histojax.models.vit import ViTConfig
 from histojax.weights.detect import the_layout
 from histojax.weights.families import layouts_of
-from histojax.weights.search import backbone_tensors
 from histojax.zoo.table import ENCODERS, PAPER, find, find_file, spelling
 
 RECORDS = pytest.mark.parametrize("record", ENCODERS.values(), ids=list(ENCODERS))

@@ -13,8 +13,8 @@ from histojax.models.network import abstract, family, parameter_count
 from histojax.weights.detect import the_layout
 from histojax.weights.families import title
 from histojax.weights.mapping import flatten, ghost
-from histojax.weights.search import backbone_tensors
 from histojax.zoo.table import ENCODERS
+from parity_cases.backbones import backbone_tensors
 from parity_cases.check import Check, compare, failed, same, skipped
 from parity_cases.golden import Folder, TableFile
 
