@@ -122,7 +122,7 @@ def _bad_rows(path: str, rows: np.ndarray, low: np.ndarray, high: np.ndarray) ->
     last = path.rpartition("/")[2]
     with np.errstate(invalid="ignore"):
         tests = [("has NaN", np.isnan(low)), ("has infinite numbers", np.isinf(low) | np.isinf(high))]
-        if last == "kernel" and rows.shape[1] > 1:
+        if last in ("kernel", "v") and rows.shape[1] > 1:
             tests.append(("is {value:g} everywhere: it was never trained, or is damaged", low == high))
         if last == "var":
             tests.append(("has a negative variance", low < 0))

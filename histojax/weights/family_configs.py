@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from histojax.common.errors import UserError
-from histojax.weights.library_configs import InputRule, hidden_ratio, timm_entry
+from histojax.weights.library_configs import InputRule, hf_arguments, timm_arguments, timm_entry
 
 Tree = Mapping[str, Any]
 _RESNET50 = ((3, 4, 6, 3), (64, 128, 256, 512))  # blocks of the stages and widths of their 3x3 convolutions
@@ -20,7 +20,7 @@ def default_rule(family: str, tree: Tree) -> InputRule:
     """Return the input that is usual for a family, for a source that does not state its own."""
     if family == "sam":
         return InputRule(_sam_side(tree), None, "bilinear")
-    side = _beit_sizes(tree, None)["image"] if family == "beit" else 224
+    side = _beit_side(tree) if family == "beit" else 224
     return InputRule(side, side)
 
 
@@ -61,8 +61,7 @@ def swin_timm(tree: Tree, rule: InputRule) -> dict[str, Any]:
 
 def _sam_side(tree: Tree) -> int:
     """Side of the image in pixels."""
-    patch = round((tree["patch_embed"]["kernel"].shape[0] / 3) ** 0.5)
-    return patch * tree["pos_embed"].shape[1]
+    return _patch(tree) * tree["pos_embed"].shape[1]
 
 
 def _sam_sizes(tree: Tree) -> dict[str, Any]:
@@ -94,13 +93,7 @@ def sam_timm(tree: Tree, rule: InputRule, eps: float) -> dict[str, Any]:
     """Return timm's config.json of a SAM image encoder."""
     c = _sam_sizes(tree)
     name = {1024: "samvit_large_patch16", 1280: "samvit_huge_patch16"}.get(c["dim"], "samvit_base_patch16")
-    arguments = {
-        "img_size": c["image"],
-        "patch_size": c["patch"],
-        "embed_dim": c["dim"],
-        "depth": c["depth"],
-        "num_heads": c["heads"],
-        "mlp_ratio": hidden_ratio(c["hidden"], c["dim"]),
+    arguments = timm_arguments(c) | {
         "global_attn_indexes": c["global"],
         "window_size": c["window"],
         "neck_chans": c["features"],
@@ -113,26 +106,15 @@ def sam_timm(tree: Tree, rule: InputRule, eps: float) -> dict[str, Any]:
 def sam_hf(tree: Tree, eps: float) -> dict[str, Any]:
     """Return transformers' config.json for SamVisionModel."""
     c = _sam_sizes(tree)
-    return {
-        "architectures": ["SamVisionModel"],
-        "model_type": "sam_vision_model",
-        "hidden_size": c["dim"],
+    return hf_arguments("SamVisionModel", "sam_vision_model", c, eps) | {
         "output_channels": c["features"],
-        "num_hidden_layers": c["depth"],
-        "num_attention_heads": c["heads"],
         "mlp_dim": c["hidden"],
-        "image_size": c["image"],
-        "patch_size": c["patch"],
-        "num_channels": 3,
-        "hidden_act": "gelu",
-        "layer_norm_eps": eps,
         "qkv_bias": True,
         "use_abs_pos": True,
         "use_rel_pos": True,
         "window_size": c["window"],
         "global_attn_indexes": c["global"],
         "num_pos_feats": c["features"] // 2,
-        "torch_dtype": "float32",
     }
 
 
@@ -143,14 +125,14 @@ def _beit_sizes(tree: Tree, heads: int | None) -> dict[str, Any]:
     """Sizes of a BEiT; the tables of relative positions have a column per head."""
     depth, dim, _ = tree["blocks"]["attn"]["qkv"]["kernel"].shape
     table = tree.get("layer_rel_pos", tree.get("shared_rel_pos"))
-    grid = math.isqrt(tree["pos_embed"].shape[1] - 1) if table is None else (math.isqrt(table.shape[-2] - 3) + 1) // 2
-    patch = round((tree["patch_embed"]["kernel"].shape[0] / 3) ** 0.5)
+    if table is not None and heads not in (None, table.shape[-1]):
+        raise UserError(f"--heads {heads}, but the tables of relative positions are for {table.shape[-1]}")
     return {
         "dim": dim,
         "depth": depth,
-        "heads": heads if table is None else table.shape[-1],
-        "patch": patch,
-        "image": patch * grid,
+        "heads": _known(heads) if table is None else table.shape[-1],
+        "patch": _patch(tree),
+        "image": _beit_side(tree),
         "hidden": tree["blocks"]["mlp"]["fc1"]["kernel"].shape[-1],
         "absolute": "pos_embed" in tree,
         "layer": "layer_rel_pos" in tree,
@@ -160,22 +142,27 @@ def _beit_sizes(tree: Tree, heads: int | None) -> dict[str, Any]:
     }
 
 
-def _known_heads(c: Mapping[str, Any]) -> int:
-    if c["heads"] is None:
+def _beit_side(tree: Tree) -> int:
+    """Side of the image in pixels, by the absolute or else the relative positions."""
+    table = tree.get("layer_rel_pos", tree.get("shared_rel_pos"))
+    grid = math.isqrt(tree["pos_embed"].shape[1] - 1) if table is None else (math.isqrt(table.shape[-2] - 3) + 1) // 2
+    return _patch(tree) * grid
+
+
+def _patch(tree: Tree) -> int:
+    return math.isqrt(tree["patch_embed"]["kernel"].shape[0] // 3)
+
+
+def _known(heads: int | None) -> int:
+    if heads is None:
         raise UserError("nothing in the file says how many attention heads it has: give --heads N, or --encoder NAME")
-    return c["heads"]
+    return heads
 
 
 def beit_timm(tree: Tree, rule: InputRule, heads: int | None) -> dict[str, Any]:
     """Return timm's config.json of a BEiT: it gives the normed mean of the patches, or the class token."""
     c = _beit_sizes(tree, heads)
-    arguments = {
-        "img_size": c["image"],
-        "patch_size": c["patch"],
-        "embed_dim": c["dim"],
-        "depth": c["depth"],
-        "num_heads": _known_heads(c),
-        "mlp_ratio": hidden_ratio(c["hidden"], c["dim"]),
+    arguments = timm_arguments(c) | {
         "use_abs_pos_emb": c["absolute"],
         "use_rel_pos_bias": c["layer"],
         "use_shared_rel_pos_bias": c["shared"],
@@ -189,18 +176,8 @@ def beit_timm(tree: Tree, rule: InputRule, heads: int | None) -> dict[str, Any]:
 def beit_hf(tree: Tree, eps: float, heads: int | None) -> dict[str, Any]:
     """Return transformers' config.json for BeitModel, which is data2vec-vision's network too."""
     c = _beit_sizes(tree, heads)
-    return {
-        "architectures": ["BeitModel"],
-        "model_type": "beit",
-        "hidden_size": c["dim"],
-        "num_hidden_layers": c["depth"],
-        "num_attention_heads": _known_heads(c),
+    return hf_arguments("BeitModel", "beit", c, eps) | {
         "intermediate_size": c["hidden"],
-        "image_size": c["image"],
-        "patch_size": c["patch"],
-        "num_channels": 3,
-        "hidden_act": "gelu",
-        "layer_norm_eps": eps,
         "use_mask_token": False,
         "use_absolute_position_embeddings": c["absolute"],
         "use_relative_position_bias": c["layer"],
@@ -210,7 +187,6 @@ def beit_hf(tree: Tree, eps: float, heads: int | None) -> dict[str, Any]:
         "drop_path_rate": 0.0,
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
-        "torch_dtype": "float32",
     }
 
 
@@ -218,19 +194,18 @@ def dinov3_hf(tree: Tree, eps: float, heads: int | None) -> dict[str, Any]:
     """Return transformers' config.json for DINOv3ViTModel; `heads` default to 64 channels each."""
     depth, dim, _ = tree["blocks"]["attn"]["qkv"]["kernel"].shape
     mlp = tree["blocks"]["mlp"]
-    return {
-        "architectures": ["DINOv3ViTModel"],
-        "model_type": "dinov3_vit",
-        "hidden_size": dim,
-        "num_hidden_layers": depth,
-        "num_attention_heads": _known_heads({"heads": heads or (dim // 64 if dim % 64 == 0 else None)}),
+    size = {
+        "dim": dim,
+        "depth": depth,
+        "heads": _known(heads or (dim // 64 if dim % 64 == 0 else None)),
+        "image": 224,
+        "patch": _patch(tree),
+    }
+    return hf_arguments("DINOv3ViTModel", "dinov3_vit", size, eps) | {
         "intermediate_size": mlp["down" if "down" in mlp else "fc2"]["kernel"].shape[1],
         "use_gated_mlp": "gate" in mlp,
         "hidden_act": "silu" if "gate" in mlp else "gelu",
-        "image_size": 224,
-        "patch_size": round((tree["patch_embed"]["kernel"].shape[0] / 3) ** 0.5),
         "num_register_tokens": tree["register_tokens"].shape[1],
-        "layer_norm_eps": eps,
         "rope_theta": 100.0,
         "query_bias": True,
         "key_bias": False,
@@ -240,6 +215,4 @@ def dinov3_hf(tree: Tree, eps: float, heads: int | None) -> dict[str, Any]:
         "layerscale_value": 1.0,
         "drop_path_rate": 0.0,
         "attention_dropout": 0.0,
-        "num_channels": 3,
-        "torch_dtype": "float32",
     }

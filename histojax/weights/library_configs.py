@@ -100,18 +100,41 @@ def timm_config(shape: Shape, rule: InputRule) -> dict[str, Any]:
 
 def _timm_plain(shape: Shape, rule: InputRule) -> dict[str, Any]:
     """Return the config of a ViT without LayerScale, all arguments stated."""
-    arguments = {
-        "img_size": shape.image,
-        "patch_size": shape.patch,
-        "embed_dim": shape.dim,
-        "depth": shape.depth,
-        "num_heads": shape.heads,
-        "mlp_ratio": hidden_ratio(shape.hidden, shape.dim),
+    arguments = timm_arguments(vars(shape)) | {
         "reg_tokens": shape.registers,
         "no_embed_class": shape.positions == "patches" or (shape.registers > 0 and shape.positions == "cls"),
     }
     name = "vit_base_patch16_224"
     return timm_entry(name, shape.dim, rule, shape.image, "patch_embed.proj", "head", "token", arguments)
+
+
+def timm_arguments(size: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments that timm's transformers share, of image, patch, dim, depth, heads and hidden width."""
+    return {
+        "img_size": size["image"],
+        "patch_size": size["patch"],
+        "embed_dim": size["dim"],
+        "depth": size["depth"],
+        "num_heads": size["heads"],
+        "mlp_ratio": hidden_ratio(size["hidden"], size["dim"]),
+    }
+
+
+def hf_arguments(model: str, kind: str, size: Mapping[str, Any], eps: float) -> dict[str, Any]:
+    """Return what the config.json of all transformers of Hugging Face has, of the same sizes."""
+    return {
+        "architectures": [model],
+        "model_type": kind,
+        "hidden_size": size["dim"],
+        "num_hidden_layers": size["depth"],
+        "num_attention_heads": size["heads"],
+        "image_size": size["image"],
+        "patch_size": size["patch"],
+        "num_channels": 3,
+        "hidden_act": "gelu",
+        "layer_norm_eps": eps,
+        "torch_dtype": "float32",
+    }
 
 
 def timm_entry(
@@ -156,29 +179,18 @@ def hf_config(shape: Shape) -> dict[str, Any]:
 
     Both have LayerScale; for a ViT without it the file holds ones.
     """
-    registers = shape.registers
-    config = {
-        "architectures": ["Dinov2WithRegistersModel" if registers else "Dinov2Model"],
-        "model_type": "dinov2_with_registers" if registers else "dinov2",
-        "hidden_size": shape.dim,
-        "num_hidden_layers": shape.depth,
-        "num_attention_heads": shape.heads,
+    model = ("Dinov2WithRegistersModel", "dinov2_with_registers") if shape.registers else ("Dinov2Model", "dinov2")
+    config = hf_arguments(*model, vars(shape), shape.eps) | {
         "mlp_ratio": _hf_ratio(shape),
         "use_swiglu_ffn": shape.ffn == "swiglu",
-        "image_size": shape.image,
-        "patch_size": shape.patch,
-        "num_channels": 3,
-        "hidden_act": "gelu",
-        "layer_norm_eps": shape.eps,
         "layerscale_value": 1.0,
         "qkv_bias": True,
         "drop_path_rate": 0.0,
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
         "initializer_range": 0.02,
-        "torch_dtype": "float32",
     }
-    return config | ({"num_register_tokens": registers} if registers else {})
+    return config | ({"num_register_tokens": shape.registers} if shape.registers else {})
 
 
 def hf_preprocessor(image: int, rule: InputRule) -> dict[str, Any]:

@@ -75,6 +75,7 @@ def write_weights(
         UserError: unknown layout, or a tree that the layout cannot express.
     """
     check_target(family, layout, tree)
+    _check_heads(heads, tree)
     links = chain_of_card(card) if chain is None else tuple(chain)
     eps = FAMILIES[family].eps if eps is None else eps
     shape = architecture(tree, heads, eps) if family == "vit" else None
@@ -107,6 +108,15 @@ def write_weights(
         text = readme(full, links, shape)  # it names files, which need not be UTF-8
         (temporary / README).write_text(text, encoding="utf-8", errors="surrogateescape")
     return out_dir / WEIGHTS
+
+
+def _check_heads(heads: int | None, tree: Mapping[str, Any]) -> None:
+    """Raise UserError if a network of this width cannot have so many attention heads."""
+    if heads is None or "attn" not in tree.get("blocks", {}):
+        return
+    width = tree["blocks"]["attn"]["qkv"]["kernel"].shape[1]
+    if heads < 1 or width % heads:
+        raise UserError(f"--heads {heads}: the width of this network, {width}, is no multiple of it; most have 64 each")
 
 
 def _network(tree: Mapping[str, Any], heads: int | None, eps: float) -> dict[str, Any]:

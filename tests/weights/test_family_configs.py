@@ -97,6 +97,8 @@ def test_beit_in_both_libraries(file, layer, shared, absolute, mean, tmp_path):
 
 def test_beit_without_tables_needs_its_heads(tmp_path):
     tree = tree_of("beit_shared_relpos.pth")
+    with pytest.raises(UserError, match="--heads 8, but the tables of relative positions are for 4"):
+        written(tmp_path / "out", "beit", tree, "timm", heads=8)
     del tree["shared_rel_pos"], tree["blocks"]["ls1"], tree["blocks"]["ls2"]
     with pytest.raises(UserError, match="how many attention heads it has: give --heads N"):
         written(tmp_path / "out", "beit", tree, "timm")

@@ -46,6 +46,15 @@ def test_an_export_reads_back(model, layout, tmp_path):
     assert (tmp_path / "out" / "config.json").exists() == (layout != "meta")
 
 
+@pytest.mark.parametrize("heads", [-4, 0, 3])
+@pytest.mark.parametrize("layout", ["meta", "timm", "hf", "histojax"])
+def test_heads_that_no_such_network_can_have(layout, heads, tmp_path):
+    tree = META.read(state_dict("dinov2_vits14", depth=2))[0]
+    with pytest.raises(UserError, match=rf"--heads {heads}: the width of this network, 16, is no multiple"):
+        write_weights(tmp_path / "out", tree, layout, {}, heads=heads)
+    assert not (tmp_path / "out").exists()
+
+
 def test_card_keeps_facts_hash_and_the_position_trap(tmp_path):
     tree = META.read(state_dict("dinov2_vits14", depth=2))[0]
     rule = InputRule(8, 6, "bilinear", (0.5,) * 3, (0.5,) * 3)
