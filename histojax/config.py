@@ -50,7 +50,7 @@ def _model() -> ConfigDict:
             registers=0,  # register tokens
             ffn="auto",  # auto: what the size uses; mlp; swiglu
             weights="",  # a published name, a local file, or "" for a random start
-            weights_key="auto",  # of a file with both networks: teacher, student, or auto (teacher if it is there)
+            weights_key="auto",  # in a file with several networks: teacher, student or a prefix; auto: the teacher
             continue_from="",  # go on with a training: its files (teacher, student, heads; commas), or their folder
             position_load="paper",  # resampling of the stored grid at load: paper, offset or antialias
             interpolation="auto",  # for local crops: offset without registers, antialias with them

@@ -27,8 +27,8 @@ flags:
                        and its input, feature and licence go into the card
   --layout NAME        how the tensors are named: auto (default), meta, timm, hf, hf-vit, torchvision, unilm,
                        ctranspath ... Needed only where the names fit several
-  --which SIDE         teacher (default) or student, where the file has both; or the key of the tensors that are
-                       wanted, where it has several sets (model_ema)
+  --which NAME         teacher (default) or student, where the file has both; or the key or prefix of the network that
+                       is wanted, where it has several (model_ema, net.encoder)
   --ignore PATTERN     names that may be left out though nothing is known of them, e.g. --ignore 'neck.*'; repeatable
   --to LAYOUT          histojax (default: our own names, for every family), or meta, timm, hf ... as histojax export
   --heads N            attention heads of a ViT, where neither the encoder nor a card or config.json beside it says it

@@ -37,8 +37,8 @@ flags:
   --image PX           input size to store the grid for (default: the encoder's own; of a run or file: as it is)
   --positions WHOSE    how to get there: as meta, hf, timm or paper does, or exact, offset, antialias,
                        antialias-offset (default: as the model's library)
-  --which SIDE         teacher (default) or student of a run or of a file that has both; or the key of the tensors
-                       that are wanted, of a file with several sets (model_ema)
+  --which NAME         teacher (default) or student of a run or of a file that has both; or the key or prefix of the
+                       network that is wanted, of a file with several (model_ema, net.encoder)
   --step N             checkpoint of a run (default: its final export, or else the newest checkpoint)
   --encoder NAME       the encoder that a local file is of: its input, feature and licence go into the card
   --heads N            attention heads of a ViT, where neither the encoder nor a card or config.json beside it says it

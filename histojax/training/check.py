@@ -58,7 +58,6 @@ _PAIRS = ("crops.global_scale", "crops.local_scale", "masks.ratio")
 _CHOICES = {
     "model.size": tuple(SIZES),
     "model.ffn": ("auto", "mlp", "swiglu"),
-    "model.weights_key": ("auto", "teacher", "student"),
     "model.position_load": ("paper", "offset", "antialias"),
     "model.interpolation": ("auto", "offset", "antialias"),
     "model.attention": ("auto", "einsum", "xla", "cudnn"),
