@@ -12,30 +12,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import ml_dtypes
-import numpy as np
-
 from histojax.common.errors import UserError
 from histojax.weights.pickle_reader import refuse_hostile
 from histojax.weights.pickled_dicts import fill_from_pickle
 from histojax.weights.strangers import HEAD, refuse_file, refuse_folder
-from histojax.weights.tensors import LazyTensor, Storage, TensorFile, row_major
+from histojax.weights.tensors import SAFE_DTYPES, LazyTensor, Storage, TensorFile, row_major
 from histojax.weights.torch_file import read_legacy, read_zip
 
-_SAFE_DTYPES: dict[str, Any] = {
-    "F64": np.float64,
-    "F32": np.float32,
-    "F16": np.float16,
-    "BF16": ml_dtypes.bfloat16,
-    "F8_E4M3": ml_dtypes.float8_e4m3fn,
-    "F8_E5M2": ml_dtypes.float8_e5m2,
-    **{
-        f"{sign}{bits}": np.dtype(f"{name}{bits}")
-        for sign, name in (("I", "int"), ("U", "uint"))
-        for bits in (8, 16, 32, 64)
-    },
-    "BOOL": np.bool_,
-}
 _FOLDER_NAMES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -145,9 +128,9 @@ def _open_safetensors(path: Path, file: BinaryIO, size: int) -> TensorFile:
 
 def _safe_tensor(path: Path, name: str, entry: Mapping[str, Any], start: int, size: int) -> LazyTensor:
     kind, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-    if kind not in _SAFE_DTYPES:
+    if kind not in SAFE_DTYPES:
         raise UserError(f"{path}: {name} has type {kind}, which is not supported")
-    dtype = np.dtype(_SAFE_DTYPES[kind])
+    dtype = SAFE_DTYPES[kind]
     if not all(isinstance(n, int) and n >= 0 for n in (*shape, begin, end)):
         raise TypeError(f"{name} has shape {shape}")
     if end - begin != math.prod(shape) * dtype.itemsize:

@@ -12,18 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-_DTYPES = {
-    "bool": "BOOL",
-    "uint8": "U8",
-    "int8": "I8",
-    "int16": "I16",
-    "int32": "I32",
-    "int64": "I64",
-    "float16": "F16",
-    "bfloat16": "BF16",
-    "float32": "F32",
-    "float64": "F64",
-}
+from histojax.weights.tensors import SAFE_DTYPES
+
+_CODES = {dtype.name: code for code, dtype in SAFE_DTYPES.items()}
 
 
 def write_safetensors(
@@ -35,11 +26,11 @@ def write_safetensors(
     ordered = sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize)
     end = 0
     for name, array in ordered:
-        if array.dtype.name not in _DTYPES:
+        if array.dtype.name not in _CODES:
             raise ValueError(f"{name}: safetensors cannot hold {array.dtype}")
         begin, end = end, end + array.nbytes
         offsets = [begin, end]
-        header[name] = {"dtype": _DTYPES[array.dtype.name], "shape": list(array.shape), "data_offsets": offsets}
+        header[name] = {"dtype": _CODES[array.dtype.name], "shape": list(array.shape), "data_offsets": offsets}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with open(path, "wb") as file:

@@ -7,9 +7,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from histojax.common.errors import UserError
+
+_DTYPES: tuple[tuple[Any, str, str], ...] = (  # type, its code in safetensors, torch's storage
+    (np.float64, "F64", "Double"),
+    (np.float32, "F32", "Float"),
+    (np.float16, "F16", "Half"),
+    (ml_dtypes.bfloat16, "BF16", "BFloat16"),
+    (ml_dtypes.float8_e4m3fn, "F8_E4M3", ""),
+    (ml_dtypes.float8_e5m2, "F8_E5M2", ""),
+    (np.complex64, "", "ComplexFloat"),
+    (np.complex128, "", "ComplexDouble"),
+    (np.int64, "I64", "Long"),
+    (np.int32, "I32", "Int"),
+    (np.int16, "I16", "Short"),
+    (np.int8, "I8", "Char"),
+    (np.uint64, "U64", ""),
+    (np.uint32, "U32", ""),
+    (np.uint16, "U16", ""),
+    (np.uint8, "U8", "Byte"),
+    (np.bool_, "BOOL", "Bool"),
+)
+SAFE_DTYPES = {code: np.dtype(kind) for kind, code, _ in _DTYPES if code}
+STORAGE_DTYPES = {storage: np.dtype(kind) for kind, _, storage in _DTYPES if storage}
+TORCH_DTYPES = {np.dtype(kind).name: np.dtype(kind) for kind, _, _ in _DTYPES}  # torch's names are numpy's
 
 
 @dataclass

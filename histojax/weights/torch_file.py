@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import ml_dtypes
 import numpy as np
 
 from histojax.common.errors import UserError
 from histojax.weights.pickle_reader import Placeholder, load_pickle
 from histojax.weights.strangers import refuse_zip
-from histojax.weights.tensors import LazyTensor, Storage, span
+from histojax.weights.tensors import STORAGE_DTYPES, TORCH_DTYPES, LazyTensor, Storage, span
 
 MAX_PICKLE = 1 << 28  # bytes of the object description inside a .pth (its tensors are stored beside it)
 # what zipfile raises on damaged files; ValueError: names that are not text, negative offsets
@@ -26,30 +25,6 @@ _ZIP_ERRORS = (
     zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, OSError, RuntimeError, ValueError
 )  # fmt: skip
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_DTYPES: dict[str, Any] = {
-    "Double": np.float64,
-    "Float": np.float32,
-    "Half": np.float16,
-    "BFloat16": ml_dtypes.bfloat16,
-    "Long": np.int64,
-    "Int": np.int32,
-    "Short": np.int16,
-    "Char": np.int8,
-    "Byte": np.uint8,
-    "Bool": np.bool_,
-    "ComplexFloat": np.complex64,
-    "ComplexDouble": np.complex128,
-}
-_TORCH_DTYPES: dict[str, Any] = {
-    "float64": np.float64,
-    "float32": np.float32,
-    "float16": np.float16,
-    "bfloat16": ml_dtypes.bfloat16,
-    "float8_e4m3fn": ml_dtypes.float8_e4m3fn,
-    "float8_e5m2": ml_dtypes.float8_e5m2,
-    **{f"{sign}int{bits}": np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)},
-    "bool": np.bool_,
-}
 
 
 def read_zip(path: Path, size: int, named: set[str] | None = None) -> Any:
@@ -187,7 +162,7 @@ def _storage_id(pid: Any) -> tuple[str, np.dtype, int]:
         raise UserError(f"unknown persistent id {str(pid)[:60]}")
     kind, key, count = getattr(pid[1], "name", ""), pid[2], pid[4]
     name = kind.rsplit(".", 1)[-1].removesuffix("Storage")
-    dtype = np.uint8 if name == "Untyped" else _DTYPES.get(name)
+    dtype = np.uint8 if name == "Untyped" else STORAGE_DTYPES.get(name)
     if dtype is None or not isinstance(key, str) or not isinstance(count, int) or not 0 <= count < 1 << 48:
         raise UserError(f"unknown storage {kind} {str(key)[:40]} with {str(count)[:40]} elements")
     return key, np.dtype(dtype), count
@@ -202,10 +177,10 @@ def _tensor_factory(path: Path, file_size: int) -> Any:
             return Placeholder("tensor without storage")
         dtype = storage.dtype
         if dtype_name is not None:
-            known = _TORCH_DTYPES.get(dtype_name.rsplit(".", 1)[-1])
+            known = TORCH_DTYPES.get(dtype_name.rsplit(".", 1)[-1])
             if known is None:
                 raise UserError(f"a tensor has type {dtype_name[:40]}, which is not supported")
-            dtype = np.dtype(known)
+            dtype = known
         numbers = [offset, *shape, *strides] if isinstance(shape, tuple) and isinstance(strides, tuple) else [-1]
         if len(numbers) != 1 + 2 * len(shape) or not all(type(n) is int and 0 <= n < 1 << 48 for n in numbers):
             raise UserError(f"a tensor has shape {str(shape)[:60]} and strides {str(strides)[:60]}")
