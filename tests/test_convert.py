@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from histojax.__main__ import main as histojax
 from histojax.models.vit import ViTConfig
-from histojax.weights.mapping import flatten
+from histojax.weights.trees import flatten
 from histojax.zoo import table
 from histojax.zoo.record import EncoderRecord, Preprocess, WeightFile
 

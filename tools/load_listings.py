@@ -43,7 +43,7 @@ from histojax.models.network import POOLINGS, abstract  # noqa: E402
 from histojax.models.sam import SAM_B  # noqa: E402
 from histojax.models.swin import SWIN_TINY  # noqa: E402
 from histojax.weights.backbone import open_backbone  # noqa: E402
-from histojax.weights.mapping import flatten  # noqa: E402
+from histojax.weights.trees import flatten  # noqa: E402
 from histojax.zoo.table import find  # noqa: E402
 
 RECORDS = {  # listing: record of another name

@@ -13,9 +13,9 @@ from histojax.common.files import expanded
 from histojax.ssl.recipe import Recipe
 from histojax.weights.backbone import open_backbone
 from histojax.weights.licence import as_rows
-from histojax.weights.mapping import flatten
 from histojax.weights.pos_embed import resample_grid
 from histojax.weights.training_parts import read_training_parts, training_files
+from histojax.weights.trees import flatten
 from histojax.zoo.published import Obtained, licence_chain, obtain, record_of, record_with, weights_sha256
 
 Tree = Any

@@ -17,7 +17,7 @@ from histojax.weights.containers import open_tensors
 from histojax.weights.detect import the_layout
 from histojax.weights.families import FAMILIES, check_family, title
 from histojax.weights.layouts import Layout
-from histojax.weights.mapping import Report, flatten, ghost, is_ghost, shape_of
+from histojax.weights.report import Report
 from histojax.weights.search import (
     WHOLE,
     Place,
@@ -32,6 +32,7 @@ from histojax.weights.search import (
 )
 from histojax.weights.strangers import known_stranger
 from histojax.weights.tensors import TensorFile
+from histojax.weights.trees import flatten, ghost, is_ghost, shape_of
 from histojax.weights.vit_tree import grid_of, positions_of, with_class_row, without_class_row
 
 _TOKENS = ("cls_token", "register_tokens", "pos_embed")

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
@@ -27,10 +27,11 @@ from typing import Any
 import numpy as np
 
 from histojax.common.errors import UserError
+from histojax.weights.report import Report, some
+from histojax.weights.trees import flatten, ghost, is_ghost, shape_of, unflatten
 
 ZERO = "0"  # a part of a concatenation that the file does not store
 _FIELD = re.compile(r"\{(\w+)\}")
-_SHOWN = 6  # names per list in messages
 
 
 @dataclass(frozen=True)
@@ -105,59 +106,6 @@ class TensorRule:
         return self.kind if isinstance(self.kind, Kind) else KINDS[self.kind]
 
 
-@dataclass
-class Report:
-    """What `to_tree` did with each tensor, and the shapes it made."""
-
-    matched: list[str] = field(default_factory=list)
-    unused: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # by tree path
-    origin: dict[str, str] = field(default_factory=dict)  # tree path -> name template in the file
-    dtypes: dict[str, int] = field(default_factory=dict)
-
-    def summary(self) -> str:
-        """One short paragraph: counts, and the first names of what did not match."""
-        lines = [f"{len(self.matched)} tensors matched"]
-        for title, names in (("missing", self.missing), ("unused", self.unused), ("ignored", self.ignored)):
-            lines.append(f"{len(names)} {title}" + (f" ({_some(names)})" if names else ""))
-        lines.append("stored as " + ", ".join(f"{kind} x {count}" for kind, count in sorted(self.dtypes.items())))
-        return "; ".join(lines) + "."
-
-    def raise_if_bad(self, expected_shapes_tree: Mapping[str, Any] | None = None, file: Any = "weights") -> None:
-        """Raise UserError if a tensor is missing, or if the tree is not shaped like `expected_shapes_tree`.
-
-        Args:
-            expected_shapes_tree: nested dict whose leaves have `.shape` (arrays, ShapeDtypeStruct) or are tuples.
-            file: named in the message.
-        """
-        faults = list(self.problems)
-        if self.missing:
-            faults.append(f"{len(self.missing)} tensors are missing: {_some(self.missing)}")
-        if expected_shapes_tree is not None:
-            faults += self._compare(flatten(expected_shapes_tree))
-        if faults:
-            raise UserError(
-                f"{file}: " + "; ".join(faults) + ". The file belongs to another architecture or layout than "
-                "the one asked for (or is incomplete): check the model's size, patch size and registers."
-            )
-
-    def _compare(self, expected: Mapping[str, Any]) -> list[str]:
-        faults = []
-        for path, leaf in expected.items():
-            shape, found = shape_of(leaf), self.shapes.get(path)
-            if found is None and not self.missing:  # else the missing names were listed already
-                faults.append(f"the model needs {path} {shape} which the file does not have")
-            elif found is not None and found != shape:
-                faults.append(f"{self.origin.get(path, path)} has shape {found} as {path}, the model expects {shape}")
-        extra = [path for path in self.shapes if path not in expected]
-        if extra:
-            faults.append(f"the file has parameters that the model has not: {_some(extra)}")
-        return faults if len(faults) <= _SHOWN else [*faults[:_SHOWN], f"and {len(faults) - _SHOWN} more"]
-
-
 def to_tree(
     tensors: Mapping[str, Any],
     rules: Sequence[TensorRule],
@@ -220,47 +168,8 @@ def from_tree(
             out.update(_write_leaf(rule, np.asarray(leaves[path]), match.groupdict()))
     left = [path for path in leaves if path not in done and not _any_match(path, drop)]
     if left:
-        raise UserError(f"this layout has no name for {_some(left)}")
+        raise UserError(f"this layout has no name for {some(left)}")
     return out
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return {"a/b/c": leaf} of a nested dict."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        path = f"{prefix}/{key}" if prefix else str(key)
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, path))
-        else:
-            flat[path] = value
-    return flat
-
-
-def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the nested dict of {"a/b/c": leaf}."""
-    tree: dict[str, Any] = {}
-    for path, value in flat.items():
-        *parents, last = path.split("/")
-        node = tree
-        for key in parents:
-            node = node.setdefault(key, {})
-        node[last] = value
-    return tree
-
-
-def ghost(shape: tuple[int, ...]) -> np.ndarray:
-    """Return an array that has a shape and no content: no memory, whatever its size."""
-    return np.empty(shape, "V0")
-
-
-def is_ghost(array: np.ndarray) -> bool:
-    """Whether an array is a `ghost`, or a view of one."""
-    return array.dtype.itemsize == 0
-
-
-def shape_of(leaf: Any) -> tuple[int, ...]:
-    """Return the shape of an array-like, or the tuple itself."""
-    return tuple(leaf.shape) if hasattr(leaf, "shape") else tuple(leaf)
 
 
 def _pattern(template: str) -> re.Pattern[str]:
@@ -403,8 +312,3 @@ def _write_leaf(rule: TensorRule, value: np.ndarray, values: Mapping[str, str]) 
 
 def _any_match(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

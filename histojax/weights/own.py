@@ -10,7 +10,9 @@ import numpy as np
 
 from histojax.weights.families import layouts_of
 from histojax.weights.layouts import Layout
-from histojax.weights.mapping import Report, TensorRule, flatten, ghost, to_tree
+from histojax.weights.mapping import TensorRule, to_tree
+from histojax.weights.report import Report
+from histojax.weights.trees import flatten, ghost
 
 NAME, FAMILY = "histojax", "histojax_family"  # the layout's name; the key in the metadata that marks such a file
 _NAMES = "histojax_tensors"  # the key in the metadata under which all names stand

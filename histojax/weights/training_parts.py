@@ -13,9 +13,9 @@ from histojax.weights.backbone import backbone_at, search_file
 from histojax.weights.checks import value_faults
 from histojax.weights.containers import open_tensors
 from histojax.weights.layouts.dinov2 import read_head
-from histojax.weights.mapping import flatten
 from histojax.weights.search import BACKBONE, DINO_HEAD, IBOT_HEAD, SIDES, Place, choose_place
 from histojax.weights.tensors import TensorFile
+from histojax.weights.trees import flatten
 
 
 def read_training_parts(*paths: str | Path) -> tuple[dict[str, dict[str, Any]], list[str]]:

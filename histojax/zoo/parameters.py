@@ -15,8 +15,8 @@ from histojax.models.network import POOLINGS, abstract, family, feature_width
 from histojax.models.resnet import ResNetConfig
 from histojax.models.vit import ViTConfig
 from histojax.weights.backbone import open_backbone
-from histojax.weights.mapping import flatten, unflatten
 from histojax.weights.pos_embed import mode_of
+from histojax.weights.trees import flatten, unflatten
 from histojax.weights.vit_tree import grid_of, regrid, with_class_row
 from histojax.zoo.record import EncoderRecord
 

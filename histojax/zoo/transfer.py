@@ -23,9 +23,10 @@ from histojax.weights.checks import value_faults
 from histojax.weights.how_to_load import epsilon_warning
 from histojax.weights.library_configs import InputRule
 from histojax.weights.licence import CARD, Link, card_beside, chain_of_card, warnings_of
-from histojax.weights.mapping import Report, flatten
 from histojax.weights.pos_embed import mode_of
+from histojax.weights.report import Report
 from histojax.weights.search import SIDES
+from histojax.weights.trees import flatten
 from histojax.zoo.published import licence_chain, not_published, obtain, record_of, record_with, weights_sha256
 from histojax.zoo.record import EncoderRecord
 from histojax.zoo.run_checkpoints import backbone_of, newest_step

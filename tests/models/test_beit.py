@@ -19,7 +19,7 @@ from histojax.models.beit import (
 from histojax.models.network import abstract
 from histojax.weights.containers import open_tensors
 from histojax.weights.families import layouts_of
-from histojax.weights.mapping import flatten, unflatten
+from histojax.weights.trees import flatten, unflatten
 from histojax.zoo.encoder import load_encoder
 from histojax.zoo.record import Preprocess
 from histojax.zoo.table import find

@@ -13,7 +13,7 @@ from histojax.models.blocks import in_order
 from histojax.models.network import abstract
 from histojax.models.sam import SAM_B, SAM_H, SAM_L, Sam, SamConfig, relative_attention, resize_table, turns
 from histojax.weights.containers import open_tensors
-from histojax.weights.mapping import flatten, unflatten
+from histojax.weights.trees import flatten, unflatten
 
 TINY = SamConfig(16, 3, 2, (1,), window=3, image=64, features=4)
 

@@ -11,7 +11,7 @@ from flax import nnx  # noqa: E402
 
 from histojax.models.network import abstract  # noqa: E402
 from histojax.models.vit import ViTConfig  # noqa: E402
-from histojax.weights.mapping import flatten, unflatten  # noqa: E402
+from histojax.weights.trees import flatten, unflatten  # noqa: E402
 
 MLP = ViTConfig(128, 3, 2, 14, image=56, mask_token=False)
 SWIGLU = {"ffn": "swiglu", "hidden": 344}

@@ -17,7 +17,7 @@ from histojax.training.first_state import first_state
 from histojax.training.recipe import schedules_of
 from histojax.training.results import training_tensors
 from histojax.training.start import load_start
-from histojax.weights.mapping import flatten
+from histojax.weights.trees import flatten
 
 KEY = jax.random.key(3)
 TERMS = ("loss", "dino_global", "dino_local", "ibot", "koleo")

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from histojax.weights.backbone import Weights, open_backbone
-from histojax.weights.mapping import Report
+from histojax.weights.report import Report
 
 
 class Read(NamedTuple):

@@ -20,7 +20,7 @@ from histojax.weights.families import FAMILIES, LAYOUTS
 from histojax.weights.layouts.dinov2 import META
 from histojax.weights.layouts.hf_vit import HF_VIT
 from histojax.weights.layouts.timm_vit import TIMM
-from histojax.weights.mapping import flatten
+from histojax.weights.trees import flatten
 from histojax.weights.vit_tree import positions_of
 
 FILES = GOLDEN / "extractors"

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from histojax.common.errors import UserError
-from histojax.weights.mapping import Kind, TensorRule, flatten, from_tree, patch_kind, to_tree, unflatten
+from histojax.weights.mapping import Kind, TensorRule, from_tree, patch_kind, to_tree
+from histojax.weights.trees import flatten, unflatten
 
 RULES = (
     TensorRule("cls", "cls"),

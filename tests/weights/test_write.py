@@ -16,8 +16,8 @@ from histojax.weights.families import FAMILIES
 from histojax.weights.layouts.dinov2 import META
 from histojax.weights.library_configs import InputRule
 from histojax.weights.licence import Link
-from histojax.weights.mapping import flatten
 from histojax.weights.safetensors_file import write_safetensors
+from histojax.weights.trees import flatten
 from histojax.weights.write import write_weights
 
 FILES = GOLDEN / "extractors"

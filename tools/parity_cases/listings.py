@@ -12,7 +12,7 @@ from histojax.common.errors import UserError
 from histojax.models.network import abstract, family, parameter_count
 from histojax.weights.detect import the_layout
 from histojax.weights.families import title
-from histojax.weights.mapping import flatten, ghost
+from histojax.weights.trees import flatten, ghost
 from histojax.zoo.table import ENCODERS
 from parity_cases.backbones import backbone_tensors
 from parity_cases.check import Check, compare, failed, same, skipped

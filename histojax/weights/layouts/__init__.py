@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from histojax.weights.checks import shape_faults
-from histojax.weights.mapping import Report, TensorRule, flatten, from_tree, to_tree
+from histojax.weights.mapping import TensorRule, from_tree, to_tree
+from histojax.weights.report import Report
+from histojax.weights.trees import flatten
 
 
 def _same(tree: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from histojax.weights.layouts import Layout
-from histojax.weights.mapping import Report, TensorRule, from_tree, to_tree
+from histojax.weights.mapping import TensorRule, from_tree, to_tree
+from histojax.weights.report import Report
 from histojax.weights.vit_tree import faults_of
 
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from histojax.weights.layouts import Layout
 from histojax.weights.layouts.dinov2 import linear, norm, patch_embed
-from histojax.weights.mapping import Kind, TensorRule, is_ghost
+from histojax.weights.mapping import Kind, TensorRule
+from histojax.weights.trees import is_ghost
 
 _LAYER, _BLOCK = "layer.{layer}", "blocks.{layer}"
 _QUERY, _KEY, _VALUE = (f"{_LAYER}.attention.{part}_proj" for part in "qkv")

@@ -8,7 +8,8 @@ import numpy as np
 
 from histojax.weights.layouts import Layout
 from histojax.weights.layouts.dinov2 import linear, norm
-from histojax.weights.mapping import KINDS, Kind, TensorRule, is_ghost
+from histojax.weights.mapping import KINDS, Kind, TensorRule
+from histojax.weights.trees import is_ghost
 
 _STEM, _TRUNK, _HEAD = "modality_preprocessors.vision", "modality_trunks.vision", "modality_heads.vision"
 _BLOCK = f"{_TRUNK}.blocks.{{layer}}"
