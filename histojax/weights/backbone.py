@@ -19,6 +19,7 @@ from histojax.weights.families import FAMILIES, check_family, title
 from histojax.weights.layouts import Layout
 from histojax.weights.report import Report
 from histojax.weights.search import (
+    SIDES,
     WHOLE,
     Place,
     choose_place,
@@ -158,6 +159,10 @@ def open_backbone(
     check_family(family)
     file = open_tensors(path)
     if own.FAMILY in file.metadata:
+        if which not in (None, *SIDES):
+            raise UserError(
+                f"{file.path}: no network under {which!r}; histojax's own files hold one: leave --which out"
+            )
         return _open_own(file, family, layout)
     tensors, places, notes = search_file(file)
     try:

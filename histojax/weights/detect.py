@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from histojax.common.errors import UserError
 from histojax.weights.families import FAMILIES, LAYOUTS, check_family, title
 from histojax.weights.layouts import Layout
+from histojax.weights.mapping import to_tree
+from histojax.weights.report import some
 from histojax.weights.strangers import known_stranger
+from histojax.weights.trees import ghost
 
 
 def detect_layout(names: Iterable[str], layouts: Iterable[Layout] = LAYOUTS) -> list[tuple[Layout, str]]:
@@ -70,9 +73,31 @@ def _listing(found: list[tuple[Layout, str]]) -> str:
     return "; ".join(f"{title(layout)} ({why})" for layout, why in found)
 
 
+def _closest(names: Sequence[str], layouts: Iterable[Layout], family: str | None) -> tuple[Layout, list[str]] | None:
+    """Return (layout, missing names) of the one that has a place for most names, if that is nine of ten."""
+    best: tuple[int, Layout, list[str]] | None = None
+    ghosts = {name: ghost((1,)) for name in names}
+    for layout in layouts:
+        if family in (None, layout.family):
+            try:
+                _, report = to_tree(ghosts, layout.rules, ignore=layout.ignore, dtype=None)
+            except UserError:  # numbers that no network has
+                continue
+            used = len(names) - len(report.unused)
+            if report.missing and 10 * used >= 9 * len(names) > 90 and (best is None or used > best[0]):
+                best = used, layout, report.missing
+    return best and best[1:]
+
+
 def _nothing_fits(names: list[str], layouts: tuple[Layout, ...], family: str | None) -> str:
     shown = ", ".join(names[:5])
     if what := known_stranger(names):
         return f"this looks like {what} (the first names are {shown})"
+    if (near := _closest(names, layouts, family)) is not None:
+        layout, missing = near
+        return (
+            f"the names are nearly those of {title(layout)}, but {len(missing)} tensors are missing: {some(missing)}. "
+            "The file is incomplete, or of a variant that is not known here"
+        )
     choices = ", ".join(title(layout) for layout in layouts if family in (None, layout.family))
     return f"the names of its {len(names)} tensors fit none of the layouts {choices}; the first are {shown}"

@@ -11,6 +11,7 @@ from histojax.common.errors import UserError
 HEAD = 512  # bytes from the start of a file that tell what it is
 _ANOTHER = "give a .pth or .safetensors file"
 _UNPACK = "unpack it and give the weight file in it"
+_ONNX = f"an ONNX file, which does not keep the names of parameters; {_ANOTHER} that it was made from"
 _SLIDE = f"a slide or a TIFF picture; {_ANOTHER}"
 _DCP = "run `python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER weights.pth` and give weights.pth"
 _ZERO = "run `python zero_to_fp32.py FOLDER OUT` (DeepSpeed puts it into the folder) and give what it writes"
@@ -21,6 +22,8 @@ _STARTS: tuple[tuple[int, bytes, str], ...] = (  # offset, bytes there, what suc
     (0, b"version https://git-lfs", "a git-lfs pointer, not the weights; run `git lfs pull` or download the file"),
     (0, b"\x93NUMPY", f"a numpy file, not a PyTorch one; {_ANOTHER}"),
     (0, b"\x89HDF\r\n\x1a\n", f"an HDF5 file (weights of Keras, or features); {_ANOTHER}"),
+    (2, b"\x12\x07pytorch", _ONNX),
+    (0, b"ZISRAWFILE", _SLIDE),
     (0, b"GGUF", f"a GGUF file of llama.cpp; {_ANOTHER} of the same model"),
     (4, b"TFL3", _TENSORFLOW),
     (257, b"ustar", f"a tar archive; {_UNPACK}"),
@@ -39,7 +42,7 @@ _STARTS: tuple[tuple[int, bytes, str], ...] = (  # offset, bytes there, what suc
     (0, b"SQLite format 3", f"an SQLite database; {_ANOTHER}"),
 )
 _ENDINGS = {  # of names, for formats that do not begin with a mark
-    ".onnx": f"an ONNX file, which does not keep the names of parameters; {_ANOTHER} that it was made from",
+    ".onnx": _ONNX,
     ".pb": _TENSORFLOW,
     ".msgpack": f"weights of Flax; {_ANOTHER} of the same model",
     ".distcp": f"one shard of a checkpoint of torch.distributed; {_DCP}",

@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 
 from histojax.common.errors import UserError
-from histojax.weights.backbone import backbone_at, search_file
+from histojax.weights import own
+from histojax.weights.backbone import backbone_at, open_backbone, search_file
 from histojax.weights.checks import value_faults
 from histojax.weights.containers import open_tensors
 from histojax.weights.layouts.dinov2 import read_head
 from histojax.weights.search import BACKBONE, DINO_HEAD, IBOT_HEAD, SIDES, Place, choose_place
 from histojax.weights.tensors import TensorFile
 from histojax.weights.trees import flatten
+
+_BOTH = "says neither teacher nor student: used for both"
 
 
 def read_training_parts(*paths: str | Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -32,9 +35,15 @@ def read_training_parts(*paths: str | Path) -> tuple[dict[str, dict[str, Any]], 
     notes: list[str] = []
     for path in paths:
         file = open_tensors(path)
+        if own.FAMILY in file.metadata:
+            tree, _, how = open_backbone(path, family="vit").read_to_train()
+            for side in SIDES:
+                _add(sides.setdefault(side, {}), side, BACKBONE, tree, path)
+            notes += [f"{Path(path).name}: {note}" for note in (*how, _BOTH)]
+            continue
         tensors, places, how = search_file(file)
         found = {place.side for place in places} - {""}
-        how += [] if found else ["says neither teacher nor student: used for both"]
+        how += [] if found else [_BOTH]
         for kind in (BACKBONE, DINO_HEAD, IBOT_HEAD):
             for side in sorted(found) or [""]:
                 here = [place for place in places if place.kind == kind and place.side in (side, "")]

@@ -28,6 +28,13 @@ def test_unknown_names_are_an_error_that_shows_some():
         the_layout({"conv1.weight": 1, "fc.weight": 2}, file="x.pth")
 
 
+def test_names_that_nearly_fit_say_what_is_missing():
+    tensors = state_dict("dinov2_vits14", depth=2)
+    del tensors["blocks.0.attn.qkv.bias"]
+    with pytest.raises(UserError, match=r"nearly those of meta of ViT, but 1 .* missing: blocks\.0\.attn\.qkv\.bias"):
+        the_layout(tensors)
+
+
 def test_ambiguity_lists_the_candidates():
     both = state_dict("dinov2_vits14", depth=1) | {"reg_token": np.zeros((1, 4, 16), np.float32)}
     with pytest.raises(UserError, match=r"several layouts: meta of ViT \(.*mask_token\); timm of ViT \(.*reg_token\)"):

@@ -33,6 +33,8 @@ def refusal(path):
         ("a.pth", b"\x80\x02K\x01.", "plain pickle"),
         ("a.pth", b"\x93NUMPY\x01\x00", "numpy"),
         ("model.onnx", b"\x08\x07\x12\x07pytorch\x1a", "an ONNX file"),
+        ("model.bin", b"\x08\x07\x12\x07pytorch\x1a", "an ONNX file"),
+        ("a.czi", b"ZISRAWFILE" + bytes(9), "a slide"),
         ("tf_model.h5", b"\x89HDF\r\n\x1a\n" + bytes(9), "an HDF5 file"),
         ("saved_model.pb", b"\x08\x01\x12\x00", "TensorFlow"),
         ("model.ckpt.index", b"\x00\x00\x02", "TensorFlow"),

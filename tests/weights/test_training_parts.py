@@ -11,6 +11,7 @@ from histojax.weights.layouts.hf_dinov2 import HF_DINOV2
 from histojax.weights.layouts.timm_vit import TIMM
 from histojax.weights.training_parts import read_training_parts, training_files
 from histojax.weights.trees import flatten
+from histojax.weights.write import write_weights
 
 MODEL = "dinov2_vits14"
 
@@ -141,6 +142,13 @@ def test_a_released_backbone_starts_both_sides(tmp_path):
     sides, notes = read_training_parts(save(tmp_path / "dinov2.pth", state_dict(MODEL)))
     assert_same(flatten(sides["student"]["backbone"]), flatten(sides["teacher"]["backbone"]))
     assert any("used for both" in note for note in notes)
+
+
+def test_a_file_of_ours_starts_both_sides(tmp_path):
+    write_weights(tmp_path / "out", tree_of(), "histojax", {}, heads=4)
+    sides, notes = read_training_parts(tmp_path / "out")
+    assert_same(flatten(sides["student"]["backbone"]), flatten(tree_of()))
+    assert set(sides) == {"student", "teacher"} and any("used for both" in note for note in notes)
 
 
 def test_two_files_for_one_part_are_refused(tmp_path):

@@ -131,6 +131,8 @@ def test_our_own_file_keeps_what_no_other_layout_can_name(tmp_path):
     assert_same(flatten(read_tree(path, family="imagebind", expected=tree).tree), flatten(tree))
     with pytest.raises(UserError, match="another architecture, ImageBind; expected ViT"):
         read_tree(path, family="vit")
+    with pytest.raises(UserError, match="no network under 'ema'; histojax's own files hold one"):
+        read_tree(path, which="ema")
     with pytest.raises(UserError, match="has histojax's own layout, not 'timm'"):
         read_tree(path, layout="timm")
 
