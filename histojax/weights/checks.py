@@ -86,6 +86,8 @@ def shape_faults(shapes: Mapping[str, tuple[int, ...]], origin: Mapping[str, str
         name = origin.get(path, path)
         if wanted is None:
             continue
+        if 0 in shape:
+            return [f"{name} is empty, its shape is {shape}"]
         if len(wanted) != len(shape):
             return [f"{name} has shape {shape} as {path}, which needs {len(wanted)} axes"]
         for size, letters in zip(shape, wanted):
@@ -109,7 +111,7 @@ def value_faults(tree: Mapping[str, Any], origin: Mapping[str, str]) -> list[str
             faults.append(f"{name} is stored as {leaf.dtype}, not as floating point (quantised weights are not read)")
             continue
         rows = leaf.reshape(len(leaf), -1) if "{layer}" in name else leaf.reshape(1, -1)
-        low, high = (rows.min(1), rows.max(1)) if rows.size else (np.zeros(1), np.ones(1))
+        low, high = (rows.min(1), rows.max(1)) if rows.size else (np.zeros(1), np.ones(1))  # a buffer may be empty
         for kind, bad in _bad_rows(path, rows, low, high):
             layer = int(np.argmax(bad))
             faults.append(f"{name.format(layer=layer)} {kind.format(value=low[layer])}")

@@ -57,6 +57,7 @@ _FOLDERS = (  # pattern of a file in it, what such a folder is and what to do
     ("saved_model.pb", _TENSORFLOW),
     ("tf_model.h5", _TENSORFLOW),
     ("*.ckpt.index", _TENSORFLOW),
+    ("snapshots/*", "a folder of the Hugging Face cache; give one of the folders in its snapshots/"),
     ("flax_model.msgpack", _ENDINGS[".msgpack"]),
     ("provenance.json", "the folder of a training run; histojax export takes it"),
     ("_CHECKPOINT_METADATA", "an Orbax checkpoint; histojax export takes the folder of its run"),

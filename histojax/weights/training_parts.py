@@ -15,6 +15,7 @@ from histojax.weights.checks import value_faults
 from histojax.weights.containers import open_tensors
 from histojax.weights.layouts.dinov2 import read_head
 from histojax.weights.search import BACKBONE, DINO_HEAD, IBOT_HEAD, SIDES, Place, choose_place
+from histojax.weights.strangers import refuse_folder
 from histojax.weights.tensors import TensorFile
 from histojax.weights.trees import flatten
 
@@ -100,6 +101,7 @@ def training_files(folder: str | Path) -> list[Path]:
     """
     found = [path for path in sorted(Path(folder).iterdir()) if _is_training_file(path.name)]
     if not found:
+        refuse_folder(Path(folder))
         raise UserError(f"{folder}: no teacher_checkpoint or student_checkpoint (.pth, .safetensors) in this folder")
     return found
 

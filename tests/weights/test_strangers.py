@@ -83,6 +83,7 @@ def test_other_zips(members, message, tmp_path):
         (["saved_model.pb", "variables/x"], "TensorFlow"),
         (["model-1-of-2.safetensors", "model-2-of-2.safetensors"], "download model.safetensors.index.json"),
         (["provenance.json", "config.json"], "histojax export takes it"),
+        (["snapshots/abc", "blobs/x"], "Hugging Face cache"),
         (["slide.svs"], "pictures or slides"),
     ],
 )

@@ -170,6 +170,10 @@ def test_the_same_part_in_two_files_is_read_once(tmp_path):
 
 
 def test_a_folder_without_training_files_is_refused(tmp_path):
+    (tmp_path / "dcp").mkdir()
+    (tmp_path / "dcp" / "__0_0.distcp").touch()
+    with pytest.raises(UserError, match=r"checkpoint of torch\.distributed; run `python -m"):
+        training_files(tmp_path / "dcp")
     save(tmp_path / "dinov2_vits14_pretrain.pth", state_dict(MODEL))
     with pytest.raises(UserError, match="no teacher_checkpoint or student_checkpoint"):
         training_files(tmp_path)
