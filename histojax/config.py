@@ -59,7 +59,7 @@ def _model() -> ConfigDict:
             drop_path_uniform=True,  # the same rate in all blocks; False: growing from 0 with depth
             attention="auto",  # auto, einsum, xla, cudnn (needs a GPU)
             remat="dots",  # the backward pass recomputes: none, dots (all but big products), block (all: least memory)
-            train="all",  # all, last:K (K blocks and the final norm), norms (norms and biases)
+            train="all",  # of the backbone: all, last:K (K blocks, final norm), norms (and biases), lora:R[@last:K]
         )
     )
 
@@ -126,6 +126,8 @@ def _loss() -> ConfigDict:
             ibot_weight=1.0,  # of the loss on masked patches
             koleo_weight=0.1,  # of the spread of the features; 0: none
             koleo_eps=1e-4,  # added to every component of the difference; the original 1e-8 is unsafe
+            kde_weight=0.0,  # of the density of the features on the unit sphere, in place of KoLeo; 0: none
+            kde_kappa=5.0,  # concentration of its von Mises-Fisher kernel
             student_temp=0.1,  # temperature of the student's softmax
             token_chunk=256,  # masked tokens scored against the prototypes at a time
         )
@@ -156,6 +158,7 @@ def _optim() -> ConfigDict:
             patch_embed_lr=0.2,  # factor on the learning rate of the patch embedding
             clip_norm=3.0,  # per submodule: backbone, each head; 0: no limit
             freeze_last_layer_epochs=1,  # epochs in which the prototypes do not move
+            freeze_backbone_steps=0,  # steps in which only the heads move, to warm them up
             beta1=0.9,  # AdamW
             beta2=0.999,  # AdamW
         )

@@ -12,6 +12,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from histojax.runs.folder import RunFolder
+from histojax.ssl.trainable import whole
 from histojax.training.checkpoints import Checkpoints
 from histojax.training.recipe import recipe_of
 from histojax.training.results import training_tensors
@@ -32,12 +33,14 @@ def make_run(
     layouts: Sequence[str] = ("meta", "timm"),
     export: bool = True,
     change: Callable = lambda leaf: leaf,
+    train: str = "all",
 ) -> tuple[Path, object]:
     """(folder, train state on the host) of a run with one checkpoint, of step 0, and an export after 9 steps.
 
-    `change` is applied to every random leaf of the state that is of floating point.
+    `change` is applied to every random leaf of the state that is of floating point; `train` says what is trained.
     """
     config = tiny_config()
+    config.model.train = train
     with RunFolder(folder) as opened:
         opened.bind(config.to_dict())
     recipe = recipe_of(config)
@@ -63,11 +66,12 @@ def _export(folder: Path, state, config, sources: Sequence[dict], layouts: Seque
     """What training.results.export writes."""
     facts = {"name": "tiny_vit_micro", "starting_weights": list(sources) or "random", "steps": 9}
     facts["recipe"] = config.to_dict()
+    teacher = whole(state.parameters("teacher"))
     for layout in layouts:
-        write_weights(folder / layout, state.teacher["backbone"], layout, facts, heads=2, positions="as trained")
+        write_weights(folder / layout, teacher["backbone"], layout, facts, heads=2, positions="as trained")
     files = []
     for side in ("teacher", "student"):
         files.append({"file": f"{side}_checkpoint.safetensors"})
-        save_file(training_tensors(side, getattr(state, side)), folder / files[-1]["file"])
+        save_file(training_tensors(side, whole(state.parameters(side))), folder / files[-1]["file"])
     known = {**facts, "weights": files, "licences": as_rows(chain_of_card(facts))}
     (folder / CARD).write_text(json.dumps(known))

@@ -46,7 +46,7 @@ def record(monkeypatch, tmp_path_factory):
 def finished(tmp_path_factory):
     """(folder, backbone) of a run that looks as if it had saved a checkpoint and ended."""
     folder, state = make_run(tmp_path_factory.mktemp("runs") / "mine", layouts=["meta"])
-    return folder, state.teacher["backbone"]
+    return folder, state.parameters("teacher")["backbone"]
 
 
 def test_help_and_missing_flags(capsys):

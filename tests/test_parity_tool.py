@@ -201,7 +201,7 @@ def test_weights_are_found_by_the_case_in_their_meta(tmp_path):
 
 def test_terms_are_compared_before_their_weights():
     loss = LossConfig(dino_weight=0.5, ibot_weight=0.25, koleo_weight=0.2)
-    ours = {"dino_local": 1.0, "dino_global": 2.0, "koleo_reported": 3.0, "ibot_reported": 4.0, "loss": 5.0}
+    ours = {"dino_local": 1.0, "dino_global": 2.0, "koleo": 6.0, "ibot": 8.0, "loss": 5.0}
     assert list(reported_terms(ours, loss).values()) == [2.0, 4.0, 3.0, 16.0, 5.0]
 
 

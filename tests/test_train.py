@@ -319,7 +319,7 @@ def run(capsys, *argv):
         "--config.optim.base_lr=high": "--config.optim.base_lr=high: expected a number",
         "--config.optim=1": "is a group of leaves",
         "--config.crops.global_px=30": "crops.global_px=30 is not a multiple of model.patch=7 (try 28 or 35)",
-        "--config.batch_size=1": "KoLeo needs two",
+        "--config.batch_size=1": "loss.koleo_weight above 0 needs two",
         "--config.model.size=vit_huge": "model.size='vit_huge' is not one of",
         "--config.data.train=nowhere/": "nowhere/: does not exist",
         "--config.data.train=": "data.train is empty",
@@ -330,9 +330,8 @@ def run(capsys, *argv):
     }.items(),
 )
 def test_a_mistake_is_one_line_and_exit_code_2(change, expected, capsys, tmp_path):
-    code, line = run(
-        capsys, "--config", TINY, "--workdir", str(tmp_path / "run"), "--config.mesh.batch_shards=1", change
-    )
+    folder = str(tmp_path / "run")
+    code, line = run(capsys, "--config", TINY, "--workdir", folder, "--config.mesh.batch_shards=1", change)
     assert code == 2
     assert line.startswith("histojax train: error: ")
     assert expected in line
@@ -471,10 +470,8 @@ def test_a_workdir_that_is_a_file_is_refused(capsys, tmp_path):
 
 
 def test_check_prints_the_plan_and_writes_nothing(capsys, tmp_path):
-    assert (
-        train.main(["--config", TINY, "--workdir", str(tmp_path / "run"), "--check", "--config.mesh.batch_shards=1"])
-        == 0
-    )
+    flags = ["--check", "--config.mesh.batch_shards=1"]
+    assert train.main(["--config", TINY, "--workdir", str(tmp_path / "run"), *flags]) == 0
     plan = capsys.readouterr().out
     best = "best        the checkpoint with the highest 5-NN on validation; test is reported, never chosen on"
     evaluation = r"evaluation  every 4 steps on fit \d+ tiles of \d groups, validation \d+ .*, test .*split by patient"

@@ -1,6 +1,6 @@
 """Seconds, CPU seconds and peak memory of one training step at the paper's size, on random pixels.
 
-    python tools/bench_step.py [--batch 8] [--size vit_small] [--remat block] [--steps 5] [--leaf loss.token_chunk=64]
+    python tools/bench_step.py [--batch 8] [--size vit_small] [--train lora:8] [--remat block] [--steps 5]
 
 Prints one line a step and the medians. The peak is that of the whole process, compilation included; --no-views
 leaves the augmentation out. Compare machines and versions by alternating runs: single readings drift.
@@ -33,7 +33,8 @@ def main() -> None:
     """Builds the step of the paper's configuration, runs it and prints the readings."""
     args = _arguments()
     config = configs.paper()
-    config.batch_size, config.model.size, config.model.remat = args.batch, args.size, args.remat
+    config.batch_size = args.batch
+    config.model.update(size=args.size, remat=args.remat, train=args.train)
     for leaf in args.leaf:
         name, _, value = leaf.partition("=")
         config.update_from_flattened_dict({name: type(_get(config, name))(value)})
@@ -41,7 +42,9 @@ def main() -> None:
     recipe = recipe_of(config, platform)
     key = jax.random.key(0)
     state = jax.jit(lambda k: recipe.start(recipe.init(k)))(key)
-    print(f"{config.model.size}, {parameter_count(state.student) / 1e6:.1f} M parameters with head, batch {args.batch}")
+    count, size = parameter_count(state.parameters("student")), sum(x.nbytes for x in jax.tree.leaves(state))
+    print(f"{config.model.size}, training {config.model.train}: {count / 1e6:.1f} M parameters with head, ", end="")
+    print(f"batch {args.batch}, state {size / 2**20:.0f} MiB")
     pixels = np.random.default_rng(0).integers(0, 256, (args.batch, 256, 256, 3)).astype(np.uint8)
     schedule = schedules_of(config).at(500)
     run, batch = steps.make_step(recipe), jax.device_put(pixels)
@@ -77,6 +80,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--size", default="vit_small", choices=sorted(SIZES))
     parser.add_argument("--remat", default="dots", choices=("none", "dots", "block"))
+    parser.add_argument("--train", default="all", metavar="WORD", help="what is trained, as in model.train")
     parser.add_argument("--steps", type=int, default=5, help="after one warm-up step")
     parser.add_argument("--leaf", action="append", default=[], metavar="NAME=VALUE", help="a leaf of the configuration")
     parser.add_argument("--no-views", action="store_true", help="leave crops and masks out of the step")

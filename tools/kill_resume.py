@@ -1,6 +1,6 @@
 """Kills a short training run at random steps, again and again, and compares its end with an uninterrupted run.
 
-    python tools/kill_resume.py [--kills 10] [--workers 0 2] [--seed 0] [--folder DIR]
+    python tools/kill_resume.py [--kills 10] [--workers 0 2] [--seed 0] [--train lora:8] [--folder DIR]
 
 A two-block ViT on synthetic tissue, 60 steps with a checkpoint every 5. For each number of workers the run gets
 SIGKILL as soon as a randomly drawn step is logged, is started again by the same command, and so on. metrics.jsonl,
@@ -22,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 60
-CHANGES = {
+CHANGES: dict[str, object] = {
     "epochs": 12,
     "epoch_steps": 5,
     "stop_step": STEPS,
@@ -40,6 +40,7 @@ def main() -> int:
     env = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"), "JAX_PLATFORMS": "cpu"}
     env["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     folder.mkdir(parents=True, exist_ok=True)
+    CHANGES["model.train"] = args.train
     straight = folder / "straight"
     print(f"folder {folder}\nuninterrupted run ...", flush=True)
     _start(straight, 0, env).wait()
@@ -116,6 +117,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=10, help="for each number of workers")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2], help="values of data.workers")
     parser.add_argument("--seed", type=int, default=0, help="of the steps at which it is killed")
+    parser.add_argument("--train", default="all", metavar="WORD", help="what is trained, as in model.train")
     parser.add_argument("--folder", default="", help="where the runs lie; default: a new temporary folder")
     return parser.parse_args()
 

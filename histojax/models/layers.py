@@ -58,18 +58,22 @@ def _attention_cudnn(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     return out[:, :length]
 
 
-def scaled(layer: nnx.Linear, x: jax.Array, gamma: jax.Array | None) -> jax.Array:
-    """gamma * layer(x), LayerScale's `gamma` (D,) multiplied into the weights.
+def apply_linear(layer: nnx.Linear, x: jax.Array, gamma: jax.Array | None = None) -> jax.Array:
+    """gamma * layer(x), LayerScale's `gamma` (D,) multiplied into the weights; with the layer's low-rank pair, if it
+    has one (models.lora).
 
     The gradient of gamma then comes from that of the weights: the product's output, which nothing else needs, is
-    neither kept nor formed again in the backward pass.
+    neither kept nor formed again in the backward pass. A pair stays apart from a frozen kernel for the same reason:
+    the gradient of their sum would be as large as the kernel.
     """
     assert layer.bias is not None
-    kernel, bias = layer.kernel[...], layer.bias[...]
+    a, *b = (getattr(layer, name)[...] for name in ("lora_a", "lora_b")) if hasattr(layer, "lora_a") else (None,)
+    weights = [layer.kernel[...], layer.bias[...], *b]  # all that makes the output
     if gamma is not None:
-        kernel, bias = kernel * gamma, bias * gamma
-    x, kernel, bias = layer.promote_dtype((x, kernel, bias), dtype=layer.dtype)
-    return x @ kernel + bias
+        weights = [weight * gamma for weight in weights]
+    x, kernel, bias, *b = layer.promote_dtype((x, *weights), dtype=layer.dtype)
+    out = x @ kernel + bias
+    return out if a is None else out + (x @ a.astype(x.dtype)) @ b[0]
 
 
 class Mlp(nnx.Module):
@@ -80,7 +84,8 @@ class Mlp(nnx.Module):
         self.fc2 = nnx.Linear(hidden, dim, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
 
     def __call__(self, x: jax.Array, gamma: jax.Array | None = None) -> jax.Array:
-        return scaled(self.fc2, jax.nn.gelu(checkpoint_name(self.fc1(x), "ffn"), approximate=False), gamma)
+        hidden = checkpoint_name(apply_linear(self.fc1, x), "ffn")
+        return apply_linear(self.fc2, jax.nn.gelu(hidden, approximate=False), gamma)
 
 
 class SwiGlu(nnx.Module):
@@ -91,8 +96,8 @@ class SwiGlu(nnx.Module):
         self.w3 = nnx.Linear(hidden, dim, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
 
     def __call__(self, x: jax.Array, gamma: jax.Array | None = None) -> jax.Array:
-        gate, value = jnp.split(checkpoint_name(self.w12(x), "ffn"), 2, axis=-1)
-        return scaled(self.w3, jax.nn.silu(gate) * value, gamma)
+        gate, value = jnp.split(checkpoint_name(apply_linear(self.w12, x), "ffn"), 2, axis=-1)
+        return apply_linear(self.w3, jax.nn.silu(gate) * value, gamma)
 
 
 def swiglu_hidden(dim: int) -> int:

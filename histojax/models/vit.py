@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from histojax.models.layers import Mlp, SwiGlu, attention, init_normal, init_uniform, scaled, swiglu_hidden
+from histojax.models.layers import Mlp, SwiGlu, apply_linear, attention, init_normal, init_uniform, swiglu_hidden
 from histojax.models.positions import resample
 from histojax.models.sizes import SIZES
 
@@ -66,10 +66,10 @@ class Attention(nnx.Module):
 
     def __call__(self, x: jax.Array, gamma: jax.Array | None = None) -> jax.Array:
         batch, tokens, dim = x.shape
-        qkv = checkpoint_name(self.qkv(x), "qkv")
+        qkv = checkpoint_name(apply_linear(self.qkv, x), "qkv")
         q, k, v = jnp.unstack(qkv.reshape(batch, tokens, 3, self.heads, dim // self.heads), axis=2)
         out = attention(q, k, v, self.how).reshape(batch, tokens, dim)
-        return scaled(self.proj, checkpoint_name(out, "attention"), gamma)
+        return apply_linear(self.proj, checkpoint_name(out, "attention"), gamma)
 
 
 class LayerScale(nnx.Module):
@@ -99,30 +99,30 @@ class Block(nnx.Module):
     def feed(self, x: jax.Array) -> jax.Array:
         return self.mlp(self.norm2(x), self.ls2.gamma[...] if self.scaled else None).astype(jnp.float32)
 
-    def __call__(self, x: jax.Array, rate: float = 0.0, key: jax.Array | None = None, groups: int = 1) -> jax.Array:
+    def __call__(self, x: jax.Array, rate: float = 0.0, key: jax.Array | None = None, shards: int = 1) -> jax.Array:
         if not rate or key is None:
             x = checkpoint_name(x + self.attend(x), "residual")
             return x + self.feed(x)
         first, second = jax.random.split(key)
-        x = drop_residual(first, x, self.attend, rate, groups)
-        return drop_residual(second, x, self.feed, rate, groups)
+        x = drop_residual(first, x, self.attend, rate, shards)
+        return drop_residual(second, x, self.feed, rate, shards)
 
 
-def drop_residual(key: jax.Array, x: jax.Array, branch, rate: float, groups: int = 1) -> jax.Array:
+def drop_residual(key: jax.Array, x: jax.Array, branch, rate: float, shards: int = 1) -> jax.Array:
     """x plus `branch` computed for a random subset of the batch only: DINOv2's batch-subset stochastic depth.
 
-    Of the b rows of each of `groups` equal parts, max(floor(b * (1 - rate)), 1) are kept and their residual is
+    Of the b rows of each of `shards` equal parts, max(floor(b * (1 - rate)), 1) are kept and their residual is
     scaled by b / kept, so that the expected value is that of no dropping. Shape (B, T, D) in and out.
     """
-    rows = x.shape[0] // groups
+    rows = x.shape[0] // shards
     kept = max(int(rows * (1 - rate)), 1)
-    keys = jax.random.split(key, groups)
+    keys = jax.random.split(key, shards)
     index = jax.vmap(lambda k: jax.random.permutation(k, rows)[:kept])(keys)[:, :, None, None]
-    grouped = x.reshape(groups, rows, *x.shape[1:])
-    subset = jnp.take_along_axis(grouped, index, axis=1)
-    residual = branch(subset.reshape(groups * kept, *x.shape[1:])).reshape(subset.shape)
+    parts = x.reshape(shards, rows, *x.shape[1:])
+    subset = jnp.take_along_axis(parts, index, axis=1)
+    residual = branch(subset.reshape(shards * kept, *x.shape[1:])).reshape(subset.shape)
     add = jax.vmap(lambda part, i, r: part.at[i].add(r * (rows / kept), unique_indices=True))
-    return add(grouped, index[:, :, 0, 0], residual).reshape(x.shape)
+    return add(parts, index[:, :, 0, 0], residual).reshape(x.shape)
 
 
 class ViT(nnx.Module):
@@ -155,18 +155,18 @@ class ViT(nnx.Module):
         masks: jax.Array | None = None,
         *,
         key: jax.Array | None = None,
-        groups: int = 1,
-        frozen_blocks: int = 0,
+        shards: int = 1,
+        first_blocks: Any = None,
     ) -> dict[str, jax.Array]:
         """Tokens of images (N, H, W, 3), float32 and normalised; sides must be multiples of the patch.
 
         Returns float32 `cls` (N, D), `registers` (N, R, D), `patches` (N, h*w, D), all after the final norm, and
         `prenorm` (N, 1+R+h*w, D). Where `masks` (N, h*w) bool is true the mask token replaces the patch. `key`
-        turns on stochastic depth, drawn per one of `groups` equal parts of the batch. No gradient flows through
-        the first `frozen_blocks` blocks or anything before them.
+        turns on stochastic depth, drawn for each of `shards` equal parts of the batch. `first_blocks` are stacked
+        parameters of blocks that run before the module's own; together they are `depth`.
         """
         x = self.embed(images, masks)
-        prenorm = self._run_blocks(x, key, groups, frozen_blocks)
+        prenorm = self._run_blocks(x, key, shards, first_blocks)
         return self._split(prenorm)
 
     def intermediate(self, images: jax.Array, blocks: int | tuple[int, ...] = 1, norm: bool = True) -> list[dict]:
@@ -214,34 +214,42 @@ class ViT(nnx.Module):
         x, prefix = self.norm(prenorm) if norm else prenorm, self.config.prefix
         return {"cls": x[:, 0], "registers": x[:, 1:prefix], "patches": x[:, prefix:], "prenorm": prenorm}
 
-    def _run_blocks(self, x: jax.Array, key: jax.Array | None, groups: int, frozen: int) -> jax.Array:
+    def _run_blocks(self, x: jax.Array, key: jax.Array | None, shards: int, first_blocks: Any) -> jax.Array:
+        """The residual stream after all blocks, the first ones and the module's own in one scan each."""
         c = self.config
         keys = None if key is None or not c.drop_path else jax.random.split(key, c.depth)
-        if keys is not None and not c.drop_path_uniform:
-            return self._run_unrolled(x, keys, groups, frozen)
-        graph, stacked = nnx.split(self.blocks)
+        stacks, start = [nnx.split(self.blocks)], 0
+        if first_blocks is not None:
+            plain = nnx.graphdef(nnx.eval_shape(lambda: Block(c, nnx.Rngs(0))))
+            stacks.insert(0, (plain, first_blocks))
+        for graph, stacked in stacks:
+            count = len(jax.tree.leaves(stacked)[0])
+            own = None if keys is None else keys[start : start + count]
+            if own is None or c.drop_path_uniform:
+                x = self._scan(x, graph, stacked, own, shards)
+            else:
+                x = self._unrolled(x, graph, stacked, own, shards, start)
+            start += count
+        return x
+
+    def _scan(self, x: jax.Array, graph: nnx.GraphDef, stacked: Any, keys: jax.Array | None, shards: int) -> jax.Array:
+        c = self.config
 
         def body(x, layer):
             params, layer_key = layer
-            return nnx.merge(graph, params)(x, c.drop_path, layer_key, groups), None
+            return nnx.merge(graph, params)(x, c.drop_path, layer_key, shards), None
 
-        body = _remat(body, c.remat)
-        if frozen:
-            head = jax.lax.stop_gradient((x, jax.tree.map(lambda p: p[:frozen], (stacked, keys))))
-            x = jax.lax.stop_gradient(jax.lax.scan(body, head[0], head[1], unroll=c.unroll)[0])
-            stacked, keys = jax.tree.map(lambda p: p[frozen:], (stacked, keys))
-        return jax.lax.scan(body, x, (stacked, keys), unroll=c.unroll)[0]
+        return jax.lax.scan(_remat(body, c.remat), x, (stacked, keys), unroll=c.unroll)[0]
 
-    def _run_unrolled(self, x: jax.Array, keys: jax.Array, groups: int, frozen: int) -> jax.Array:
+    def _unrolled(
+        self, x: jax.Array, graph: nnx.GraphDef, stacked: Any, keys: jax.Array, shards: int, start: int
+    ) -> jax.Array:
         """Rates that differ by block keep different numbers of rows, which a scan cannot express."""
         c = self.config
-        graph, stacked = nnx.split(self.blocks)
-        for i in range(c.depth):
-            rate = c.drop_path * i / max(c.depth - 1, 1)
+        for i, layer_key in enumerate(keys):
+            rate = c.drop_path * (start + i) / max(c.depth - 1, 1)
             params = jax.tree.map(lambda p: p[i], stacked)  # noqa: B023
-            body = _remat(lambda x, p, k: nnx.merge(graph, p)(x, rate, k, groups), c.remat)  # noqa: B023
-            x = body(x, params, keys[i])
-            x = jax.lax.stop_gradient(x) if i + 1 == frozen else x
+            x = _remat(lambda x, p, k: nnx.merge(graph, p)(x, rate, k, shards), c.remat)(x, params, layer_key)  # noqa: B023
         return x
 
 

@@ -80,7 +80,7 @@ def draw_curves(rows: Rows, panels: Sequence[Panel], title: str = "") -> Figure:
 def _draw(ax: Axes, panel: Panel, rows: Rows) -> None:
     drawn = {name: points for name in panel.series if (points := _points(rows, name))}
     for name, points in drawn.items():
-        colour = COLOURS[list(panel.series).index(name) if len(drawn) > 1 else 1]
+        colour = COLOURS[list(panel.series).index(name) % len(COLOURS) if len(drawn) > 1 else 1]
         marker = "o" if len(points) <= 25 else None  # few points do not make a line
         ax.plot(*zip(*points), color=colour, linewidth=1.3, marker=marker, markersize=3, label=panel.series[name])
     for name, label in panel.levels.items():

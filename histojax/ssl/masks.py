@@ -1,7 +1,7 @@
 """Block masks for the masked-patch loss, with static shapes (Oquab et al. 2023; facebookresearch/dinov2 b8931f7).
 
-Half of a group's crops get a mask. Their shares of masked patches are spread evenly over a range, so the total of
-a group hardly varies and has a bound that depends on sizes alone: indices are padded to it. `sample_masks` runs on
+Half of a shard's crops get a mask. Their fractions of masked patches are spread evenly over a range, so the total of
+a shard hardly varies and has a bound that depends on sizes alone: indices are padded to it. `sample_masks` runs on
 the device.
 """
 
@@ -23,11 +23,11 @@ ASPECT = 0.3  # blocks are between 0.3 and 1 / 0.3 times as high as wide
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class MaskBatch:
-    """Masks of G groups of C crops with N patches each, and the masked places as a list of static length M.
+    """Masks of G shards of C crops with N patches each, and the masked places as a list of static length M.
 
     Crops are in the order (image, view): crop 2 * image + view. `indices` point into the flattened (C * N) patches
-    of their group, ascending; past `count` they are 0 with weight 0. A weight is 1 / masked patches of the crop:
-    the weights of a group add up to its number of masked crops.
+    of their shard, ascending; past `count` they are 0 with weight 0. A weight is 1 / masked patches of the crop:
+    the weights of a shard add up to its number of masked crops.
     """
 
     masks: jax.Array  # (G, C, N) bool
@@ -38,24 +38,24 @@ class MaskBatch:
 
 def sample_masks(
     key: jax.Array,
-    groups: int,
-    crops_per_group: int,
+    shards: int,
+    crops_per_shard: int,
     grid: tuple[int, int],
     ratio: tuple[float, float] = (0.1, 0.5),
     probability: float = 0.5,
 ) -> MaskBatch:
-    """Masks for `groups` groups of crops, each group drawn and shuffled on its own; `grid` is (rows, columns).
+    """Masks for `shards` parts of a batch of crops, each drawn and shuffled on its own; `grid` is (rows, columns).
 
     `ratio` bounds the share of patches that a masked crop asks for; `probability` is the share of masked crops.
     """
     patches = grid[0] * grid[1]
-    keys = jax.vmap(lambda g: jax.random.fold_in(key, g))(np.arange(groups, dtype=np.int32))
-    masks = jax.vmap(lambda k: _group_masks(k, crops_per_group, grid, ratio, probability))(keys)
-    return pack(masks, upper_bound(crops_per_group, patches, ratio, probability))
+    keys = jax.vmap(lambda g: jax.random.fold_in(key, g))(np.arange(shards, dtype=np.int32))
+    masks = jax.vmap(lambda k: _shard_masks(k, crops_per_shard, grid, ratio, probability))(keys)
+    return pack(masks, upper_bound(crops_per_shard, patches, ratio, probability))
 
 
 def upper_bound(crops: int, patches: int, ratio: tuple[float, float] = (0.1, 0.5), probability: float = 0.5) -> int:
-    """Masked patches that a group of `crops` crops cannot exceed: each masked crop's largest request, summed."""
+    """Masked patches that a shard of `crops` crops cannot exceed: each masked crop's largest request, summed."""
     edges = ratio_edges(crops, ratio, probability)
     return int(np.floor(np.float32(patches) * edges[1:]).sum())
 
@@ -81,13 +81,20 @@ def block_cap(grid: tuple[int, int]) -> int:
 
 
 def pack(masks: jax.Array, size: int) -> MaskBatch:
-    """The MaskBatch of masks (G, C, N) bool with room for `size` masked patches a group."""
+    """The MaskBatch of masks (G, C, N) bool with room for `size` masked patches a shard."""
     per_crop = masks.sum(-1, dtype=jnp.int32)  # (G, C)
-    indices, weights = jax.vmap(lambda m, c: _pack_group(m, c, size))(masks, per_crop)
+    indices, weights = jax.vmap(lambda m, c: _pack_shard(m, c, size))(masks, per_crop)
     return MaskBatch(masks, indices, weights, per_crop.sum(-1))
 
 
-def _pack_group(masks: jax.Array, per_crop: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
+def gather_patches(patches: jax.Array, masks: MaskBatch) -> jax.Array:
+    """(G, M, D): the tokens at the masked places, from (2B, N, D) in the order (image, view)."""
+    shards = masks.indices.shape[0]
+    apart = patches.reshape(shards, -1, patches.shape[-1])
+    return jnp.take_along_axis(apart, masks.indices[..., None], axis=1)
+
+
+def _pack_shard(masks: jax.Array, per_crop: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
     """(indices (size,), weights (size,)): each place of the list looks up its patch in running counts.
 
     Nothing is sorted or scattered, which both run element by element on a CPU.
@@ -108,10 +115,10 @@ def _pack_group(masks: jax.Array, per_crop: jax.Array, size: int) -> tuple[jax.A
     return indices, jnp.where(valid, 1.0 / jnp.maximum(per_crop[crop], 1).astype(jnp.float32), 0.0)
 
 
-def _group_masks(
+def _shard_masks(
     key: jax.Array, crops: int, grid: tuple[int, int], ratio: tuple[float, float], probability: float
 ) -> jax.Array:
-    """(crops, N) bool: masks of one group, shuffled over its crops."""
+    """(crops, N) bool: masks of one shard, shuffled over its crops."""
     draw_key, block_key = jax.random.split(key)
     edges = ratio_edges(crops, ratio, probability)
     n, patches = len(edges) - 1, grid[0] * grid[1]

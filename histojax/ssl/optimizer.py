@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,67 +15,56 @@ Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Group:
+class ParameterGroup:
     """How one leaf is updated; a leaf of a tree of groups."""
 
-    lr: np.ndarray  # factor of the learning rate, broadcastable to the leaf; 0 where it is frozen
+    lr: np.ndarray  # factor of the learning rate, broadcastable to the leaf
     weight_decay: float  # 0 or 1
-    last_layer: bool  # follows the last-layer schedule
+    rate: str = "lr"  # the scheduled learning rate that it follows: lr, backbone_lr or last_layer_lr
+
+    @property
+    def last_layer(self) -> bool:
+        """Whether it belongs to the prototypes, which stand still at first."""
+        return self.rate == "last_layer_lr"
 
 
-def parameter_groups(shapes: Tree, depth: int, layer_decay: float, patch_embed_lr: float, train: str = "all") -> Tree:
-    """A Group for each leaf of a student tree (arrays or shapes), the multipliers of facebookresearch/dinov2.
+def parameter_groups(shapes: Tree, depth: int, layer_decay: float, patch_embed_lr: float) -> Tree:
+    """A ParameterGroup for each leaf of a student tree (arrays or shapes), the multipliers of facebookresearch/dinov2.
 
-    In the backbone, block i of n has layer_decay ** (n - i), everything before the blocks layer_decay ** (n + 1),
-    the final norm 1; heads have 1. Biases, norms and LayerScale are not decayed; tokens, positions and the
-    prototypes' g are. `train` freezes parts of the backbone: "all", "last:K" (trains the last K blocks and the
-    final norm) or "norms" (trains norms and biases).
+    In a backbone of `depth` blocks, block i has layer_decay ** (depth - i), everything before the blocks
+    layer_decay ** (depth + 1), the final norm 1; heads have 1. Where the tree has some blocks only, they are the
+    last ones. Biases, norms and LayerScale are not decayed; tokens, positions and the prototypes' g are.
     """
-    keep = int(train.partition(":")[2]) if train.startswith("last:") else depth
 
-    def group(path, leaf) -> Group:
+    def group(path, leaf) -> ParameterGroup:
         names = [p.key for p in path]
-        decayed = not (names[-1] == "bias" or names[-1] == "gamma" or any("norm" in n for n in names))
+        decayed = float(not (names[-1] in ("bias", "gamma") or any("norm" in n for n in names)))
         if names[0] != "backbone":
-            return Group(np.asarray(1.0), float(decayed), "last_layer" in names)
-        lr = _backbone_lr(names[1:], len(leaf.shape), depth, layer_decay, patch_embed_lr)
-        return Group(lr * _trained(names[1:], len(leaf.shape), depth, train, keep), float(decayed), False)
+            return ParameterGroup(np.asarray(1.0), decayed, "last_layer_lr" if "last_layer" in names else "lr")
+        lr = _backbone_lr(names[1:], leaf.shape, depth, layer_decay, patch_embed_lr)
+        return ParameterGroup(lr, decayed, "backbone_lr")
 
     return jax.tree_util.tree_map_with_path(group, shapes)
 
 
-def _backbone_lr(names: list[str], ndim: int, depth: int, decay: float, patch_embed_lr: float) -> np.ndarray:
+def _backbone_lr(
+    names: list[str], shape: tuple[int, ...], depth: int, decay: float, patch_embed_lr: float
+) -> np.ndarray:
     if names[0] == "blocks":
-        powers = decay ** (depth - np.arange(depth, dtype=np.float64))
-        return powers.reshape(-1, *[1] * (ndim - 1))
+        powers = decay ** np.arange(shape[0], 0, -1, dtype=np.float64)
+        return powers.reshape(-1, *[1] * (len(shape) - 1))
     if names[0] == "norm":
         return np.asarray(1.0)
     return np.asarray(decay ** (depth + 1) * (patch_embed_lr if names[0] == "patch_embed" else 1.0))
 
 
-def _trained(names: list[str], ndim: int, depth: int, train: str, keep: int) -> np.ndarray:
-    if train == "all":
-        return np.asarray(1.0)
-    if train == "norms":
-        return np.asarray(float("norm" in names[-2] or names[-1] == "bias") if len(names) > 1 else 0.0)
-    if names[0] == "blocks":
-        return (np.arange(depth) >= depth - keep).astype(np.float64).reshape(-1, *[1] * (ndim - 1))
-    return np.asarray(float(names[0] == "norm"))
+def clip(gradients: dict[str, Tree], limit: float) -> tuple[dict[str, Tree], dict[str, jax.Array]]:
+    """(clipped, norms): each module on its own is scaled by min(1, limit / (norm + 1e-6)); 0 means no limit.
 
-
-def freeze(params: Tree, groups: Tree) -> Tree:
-    """`params` with no gradient into leaves that are frozen whole, so that their products are not formed."""
-    return jax.tree.map(lambda p, g: p if np.any(g.lr) else jax.lax.stop_gradient(p), params, groups)
-
-
-def clip(gradients: dict[str, Tree], groups: dict[str, Tree], limit: float) -> tuple[dict[str, Tree], dict]:
-    """(clipped, norms): each submodule on its own is scaled by min(1, limit / (norm + 1e-6)); 0 means no limit.
-
-    `norms` maps "grad_norm/<submodule>" to the L2 norm before clipping. Frozen entries count as zero.
+    `norms` maps "grad_norm/<module>" to the L2 norm before clipping.
     """
     clipped, norms = {}, {}
     for name, tree in gradients.items():
-        tree = jax.tree.map(lambda x, g: x if np.all(g.lr) else x * (g.lr > 0), tree, groups[name])
         norm = norms[f"grad_norm/{name}"] = jnp.sqrt(sum(jnp.vdot(x, x) for x in jax.tree.leaves(tree)))
         scale = jnp.minimum(1.0, limit / (norm + 1e-6)) if limit else jnp.float32(1)
         clipped[name] = jax.tree.map(lambda x, s=scale: x * s, tree)
@@ -82,28 +72,27 @@ def clip(gradients: dict[str, Tree], groups: dict[str, Tree], limit: float) -> t
 
 
 def adamw(
-    params: Tree,
-    gradients: Tree,
-    state: optax.ScaleByAdamState,
-    groups: Tree,
-    schedule: dict,
-    b1: float,
-    b2: float,
-) -> tuple[Tree, optax.ScaleByAdamState]:
-    """(params, state) after one AdamW step: decoupled decay, epsilon 1e-8 outside the root, as torch.optim.AdamW.
+    groups: Tree, schedule: Mapping[str, Any], b1: float = 0.9, b2: float = 0.999
+) -> optax.GradientTransformation:
+    """AdamW as torch has it: decoupled decay, epsilon 1e-8 outside the root (Loshchilov & Hutter 2019).
 
-    While the last layer is frozen its rate is 0, yet its moments go on, as in the reference.
+    Args:
+        groups: a ParameterGroup for each leaf of the parameters.
+        schedule: this step's values of "weight_decay" and of every rate that a group follows.
+        b1, b2: decay of the moments.
+
+    While a rate is 0 the leaves that follow it stand still, yet their moments go on, as in the reference.
     """
-    updates, state = optax.scale_by_adam(b1, b2, eps=1e-8).update(gradients, state)
+    moments = optax.scale_by_adam(b1, b2, eps=1e-8)
 
-    def apply(p, u, g: Group):
-        lr = schedule["last_layer_lr" if g.last_layer else "lr"] * jnp.asarray(g.lr, jnp.float32)
-        decay = schedule["weight_decay"] * g.weight_decay
-        return p * (1 - lr * decay) - lr * u
+    def change(direction: jax.Array, p: jax.Array, group: ParameterGroup) -> jax.Array:
+        lr = schedule[group.rate] * jnp.asarray(group.lr, jnp.float32)
+        return (-lr * (direction + schedule["weight_decay"] * group.weight_decay * p)).astype(p.dtype)
 
-    return jax.tree.map(apply, params, updates, groups), state
+    def update(gradients: Tree, state: Any, params: Tree | None = None) -> tuple[Tree, Any]:
+        if params is None:
+            raise ValueError("adamw: update needs the parameters, which it decays")
+        directions, state = moments.update(gradients, state)
+        return jax.tree.map(change, directions, params, groups), state
 
-
-def adam_state(params: Tree) -> optax.ScaleByAdamState:
-    """Zero moments for `params`."""
-    return optax.scale_by_adam().init(params)
+    return optax.GradientTransformation(moments.init, update)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import nnx
 
+from histojax.models.lora import declare_pairs, has_pairs
+from histojax.models.parts import FIRST
 from histojax.models.vit import ViT, ViTConfig
 from histojax.ssl.augment import CropConfig
+from histojax.ssl.choice import ALL, Choice
 from histojax.ssl.heads import Head, HeadConfig
-from histojax.ssl.optimizer import adam_state, parameter_groups
+from histojax.ssl.optimizer import adamw, parameter_groups
 from histojax.ssl.state import TrainState
 from histojax.ssl.targets import Centre
+from histojax.ssl.trainable import split
 
 Tree = Any
 
@@ -28,6 +34,8 @@ class LossConfig:
     ibot_weight: float = 1.0
     koleo_weight: float = 0.1
     koleo_eps: float = 1e-4
+    kde_weight: float = 0.0
+    kde_kappa: float = 5.0
     student_temp: float = 0.1
     token_chunk: int = 256
 
@@ -43,19 +51,14 @@ class Recipe:
     loss: LossConfig
     mask_probability: float = 0.5
     mask_ratio: tuple[float, float] = (0.1, 0.5)
-    groups: int = 1  # parts of the batch with masks, KoLeo neighbours and iBOT centre of their own
+    shards: int = 1  # parts of the batch with masks, KoLeo neighbours and iBOT centre of their own
     layer_decay: float = 0.9
     patch_embed_lr: float = 0.2
     clip_norm: float = 3.0
     betas: tuple[float, float] = (0.9, 0.999)
-    train: str = "all"
+    train: Choice = ALL
     batching: str = "map"  # how crops are made, see ssl.augment
     features_px: int = 224
-
-    @property
-    def frozen_blocks(self) -> int:
-        """Blocks from the first on that no gradient has to reach."""
-        return self.vit.depth - int(self.train[5:]) if self.train.startswith("last:") else 0
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -72,19 +75,29 @@ class Recipe:
         }
         return {m: nnx.to_pure_dict(nnx.state(make[m](nnx.Rngs(keys[m])))) for m in self.modules}
 
-    def start(self, student: Tree, teacher: Tree | None = None) -> TrainState:
-        """The state before the first step. Without a teacher it is an exact copy of the student, heads included."""
-        copy = jax.tree.map(jnp.array, student if teacher is None else teacher)
+    def start(self, student: Tree, teacher: Tree | None = None, key: jax.Array | None = None) -> TrainState:
+        """The state before the first step. Without a teacher it is an exact copy of the student, heads included.
+
+        Where a part of the backbone is frozen, both networks have the teacher's. `key` draws new low-rank pairs.
+        """
+        trainable, frozen = split(student, self.train, key)
+        if teacher is None:
+            copy = jax.tree.map(jnp.array, trainable)
+        else:
+            copy, frozen = split(teacher, self.train, key)
         ibot = self.ibot_head or self.head
         centres = {
             "dino": Centre(jnp.zeros(self.head.prototypes, jnp.float32), jnp.zeros(self.head.prototypes, jnp.float32)),
             "ibot": Centre(jnp.zeros(ibot.prototypes, jnp.float32), jnp.zeros(ibot.prototypes, jnp.float32)),
         }
-        return TrainState(jnp.int32(0), student, copy, adam_state(student), centres)
+        moments = self.optimizer(trainable, {}).init(trainable)
+        return TrainState(jnp.int32(0), {"student": trainable, "teacher": copy}, frozen, moments, centres)
 
     def backbone(self, params: Tree, images: jax.Array, masks: jax.Array | None = None, **how: Any) -> dict:
-        """Tokens of normalised images, see ViT.__call__."""
-        return nnx.merge(_vit_graph(self.vit), params)(images, masks, **how)
+        """Tokens of normalised images by a backbone that is whole or merged (models.parts), see ViT.__call__."""
+        rest = {name: part for name, part in params.items() if name != FIRST}
+        network = nnx.merge(_vit_graph(self.vit, has_pairs(params["blocks"])), rest)
+        return network(images, masks, first_blocks=params.get(FIRST), **how)
 
     def project(self, params: Tree, module: str, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
         """(bottleneck features, prototypes) of tokens by the head `module`, see Head.__call__."""
@@ -92,13 +105,22 @@ class Recipe:
         config = self.ibot_head if module == "ibot_head" else self.head
         return nnx.merge(_head_graph(config), params[module])(tokens)
 
-    def groups_of(self, params: Tree) -> Tree:
-        """Learning-rate and weight-decay multipliers of every leaf, see ssl.optimizer."""
-        return parameter_groups(params, self.vit.depth, self.layer_decay, self.patch_embed_lr, self.train)
+    def optimizer(self, student: Tree, schedule: Mapping[str, Any]) -> optax.GradientTransformation:
+        """AdamW with the multipliers of every leaf of a trainable tree, at one step's values of the schedules."""
+        groups = parameter_groups(student, self.vit.depth, self.layer_decay, self.patch_embed_lr)
+        return adamw(groups, schedule, *self.betas)
 
 
-def _vit_graph(config: ViTConfig) -> nnx.GraphDef:
-    return nnx.graphdef(nnx.eval_shape(lambda: ViT(config, nnx.Rngs(0))))
+def _vit_graph(config: ViTConfig, pairs: bool = False) -> nnx.GraphDef:
+    """The graph of a ViT, with low-rank pairs in its blocks if there are any."""
+
+    def make() -> ViT:
+        network = ViT(config, nnx.Rngs(0))
+        if pairs:
+            declare_pairs(network.blocks)
+        return network
+
+    return nnx.graphdef(nnx.eval_shape(make))
 
 
 def _head_graph(config: HeadConfig | None) -> nnx.GraphDef:

@@ -43,12 +43,14 @@ class Schedules:
     momentum: Cosine
     teacher_temp: Cosine
     freeze_last_layer: int  # steps with a last-layer learning rate of 0
+    freeze_backbone: int = 0  # steps with a learning rate of 0 for the backbone
 
     def table(self, steps: np.ndarray) -> dict[str, np.ndarray]:
-        """float64 values at `steps`: lr, last_layer_lr, weight_decay, momentum, teacher_temp."""
+        """float64 values at `steps`: lr, backbone_lr, last_layer_lr, weight_decay, momentum, teacher_temp."""
         lr = self.lr(steps)
         return {
             "lr": lr,
+            "backbone_lr": np.where(np.asarray(steps) < self.freeze_backbone, 0.0, lr),
             "last_layer_lr": np.where(np.asarray(steps) < self.freeze_last_layer, 0.0, lr),
             "weight_decay": self.weight_decay(steps),
             "momentum": self.momentum(steps),

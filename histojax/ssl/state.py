@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from histojax.models.parts import merge
 from histojax.ssl.targets import Centre
 
 Tree = Any
@@ -22,17 +23,21 @@ class TrainState:
     """All arrays of a run. Trees are {"backbone": ..., "dino_head": ..., ["ibot_head": ...]}, float32."""
 
     step: jax.Array  # int32, steps done
-    student: Tree
-    teacher: Tree
-    moments: optax.ScaleByAdamState
+    networks: dict[str, Tree]  # "student", "teacher": what is trained of each, see ssl.trainable
+    frozen: Tree  # what is not, the same for all of them
+    moments: optax.ScaleByAdamState  # of the student
     centres: dict[str, Centre]  # "dino", "ibot"; stay zero with Sinkhorn
 
+    def parameters(self, network: str) -> Tree:
+        """All parameters of "student" or "teacher", for a forward pass; no array is copied."""
+        return merge(self.networks[network], self.frozen)
+
     def as_dict(self) -> dict[str, Any]:
-        """Plain nested dicts, for checkpoints that outlive these classes."""
+        """Plain nested dicts, none of them empty, for checkpoints that outlive these classes."""
         return {
             "step": self.step,
-            "student": self.student,
-            "teacher": self.teacher,
+            **self.networks,
+            **({"frozen": self.frozen} if self.frozen else {}),
             "moments": self.moments._asdict(),
             "centres": {k: dict(vars(c)) for k, c in self.centres.items()},
         }
@@ -40,8 +45,11 @@ class TrainState:
     @classmethod
     def from_dict(cls, d: dict[str, Any]) -> TrainState:
         """The inverse of `as_dict`."""
-        centres = {k: Centre(**c) for k, c in d["centres"].items()}
-        return cls(d["step"], d["student"], d["teacher"], optax.ScaleByAdamState(**d["moments"]), centres)
+        rest = dict(d)
+        step, frozen = rest.pop("step"), rest.pop("frozen", {})
+        moments = optax.ScaleByAdamState(**rest.pop("moments"))
+        centres = {k: Centre(**c) for k, c in rest.pop("centres").items()}
+        return cls(step, rest, frozen, moments, centres)
 
 
 def state_sharding(state: TrainState, mesh: Mesh, fsdp: bool) -> TrainState:
@@ -59,11 +67,6 @@ def state_sharding(state: TrainState, mesh: Mesh, fsdp: bool) -> TrainState:
         return NamedSharding(mesh, PartitionSpec(*spec))
 
     return jax.tree.map(shard, state)
-
-
-def ema(teacher: Tree, student: Tree, momentum: jax.Array) -> Tree:
-    """The teacher moved towards the student: momentum * teacher + (1 - momentum) * student."""
-    return jax.tree.map(lambda t, s: momentum * t + (1 - momentum) * s, teacher, student)
 
 
 def parameter_count(tree: Tree) -> int:

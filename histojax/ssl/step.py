@@ -1,8 +1,8 @@
 """One step of DINOv2 as a pure function of arrays (Oquab et al. 2023; facebookresearch/dinov2, ssl_meta_arch).
 
-Tensors keep the order (image, view, ...), so the image axis can be split over devices. `groups` parts of the batch
+Tensors keep the order (image, view, ...), so the image axis can be split over devices. The shards of a batch
 stand for the devices of the reference: masks are drawn, KoLeo neighbours searched and the iBOT centre averaged
-within each. They need not be the devices of this run, and the result depends on the groups alone.
+within each. They need not be the devices of this run, and the result depends on the shards alone.
 """
 
 from __future__ import annotations
@@ -13,16 +13,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from histojax.ssl import health, losses
+from histojax.models.parts import merge
+from histojax.ssl import health
 from histojax.ssl.augment import multi_crop, normalize, resize
 from histojax.ssl.heads import logits
-from histojax.ssl.masks import MaskBatch, sample_masks
-from histojax.ssl.optimizer import adamw, clip, freeze
+from histojax.ssl.masks import MaskBatch, gather_patches, sample_masks
+from histojax.ssl.optimizer import clip
 from histojax.ssl.recipe import Recipe
-from histojax.ssl.state import TrainState, ema, finite, state_sharding
+from histojax.ssl.state import TrainState, finite, state_sharding
 from histojax.ssl.targets import Centre, Targets, centred_softmax, masked_mean, sinkhorn
+from histojax.ssl.terms import Pass, has_terms, weighted_terms
 
 Tree = Any
 Metrics = dict[str, jax.Array]
@@ -44,7 +47,7 @@ class TeacherOutput:
     """Targets and what the centres need of one step."""
 
     cls: Targets  # (B, 2, K) of each view's own class token
-    patches: Targets  # (groups, M, K) of the masked patches
+    patches: Targets  # (shards, M, K) of the masked patches
     centres: dict[str, Centre]
 
 
@@ -111,8 +114,8 @@ def make_views(
         )
         crops = mapped(images)
     grid = (recipe.crops.global_px // recipe.vit.patch,) * 2
-    per_group = 2 * images.shape[0] // recipe.groups
-    masks = sample_masks(mask_key, recipe.groups, per_group, grid, recipe.mask_ratio, recipe.mask_probability)
+    per_shard = 2 * images.shape[0] // recipe.shards
+    masks = sample_masks(mask_key, recipe.shards, per_shard, grid, recipe.mask_ratio, recipe.mask_probability)
     return Views(crops[0], crops[1], masks)
 
 
@@ -124,41 +127,47 @@ def update(
     A step with a gradient that is not finite leaves the student and its moments as they are (metric "skipped");
     EMA, step count and schedules go on, as in the reference.
     """
-    groups = recipe.groups_of(state.student)
-    target, seen = teach(recipe, state, views, schedule["teacher_temp"])
-    gradients, terms = student_gradient(recipe, state.student, views, target, key)
-    gradients, norms = clip(gradients, groups, recipe.clip_norm)
+    target, seen = teach(recipe, state.parameters("teacher"), state.centres, views, schedule["teacher_temp"])
+    before, teacher = state.networks["student"], state.networks["teacher"]
+    gradients, terms = student_gradient(recipe, before, state.frozen, views, target, key)
+    gradients, norms = clip(gradients, recipe.clip_norm)
     good = jnp.isfinite(terms["loss"]) & finite(norms)
-    updated = adamw(state.student, gradients, state.moments, groups, schedule, *recipe.betas)
-    student, moments = jax.tree.map(lambda new, old: jnp.where(good, new, old), updated, (state.student, state.moments))
-    teacher = ema(state.teacher, student, schedule["momentum"])
+    changes, moments = recipe.optimizer(before, schedule).update(gradients, state.moments, before)
+    student, moments = jax.tree.map(
+        lambda new, old: jnp.where(good, new, old),
+        (optax.apply_updates(before, changes), moments),
+        (before, state.moments),
+    )
+    teacher = optax.incremental_update(student, teacher, 1 - schedule["momentum"])
     metrics = {**terms, **seen, **norms, "skipped": 1.0 - good.astype(jnp.float32)}
-    return TrainState(state.step + 1, student, teacher, moments, target.centres), metrics
+    networks = {**state.networks, "student": student, "teacher": teacher}
+    return TrainState(state.step + 1, networks, state.frozen, moments, target.centres), metrics
 
 
-def teach(recipe: Recipe, state: TrainState, views: Views, temp: jax.Array) -> tuple[TeacherOutput, Metrics]:
-    """The teacher's targets for both views and the masked patches, the centres to carry on, and what to watch."""
+def teach(
+    recipe: Recipe, teacher: Tree, centres: dict[str, Centre], views: Views, temp: jax.Array
+) -> tuple[TeacherOutput, Metrics]:
+    """The teacher's targets for both views and the masked patches, the centres to carry on, and signs of health."""
     images, views_per = views.global_crops.shape[:2]
-    tokens = recipe.backbone(state.teacher["backbone"], _flat(views.global_crops))
+    tokens = recipe.backbone(teacher["backbone"], _flat(views.global_crops))
     cls = tokens["cls"].reshape(images, views_per, -1)
     patches = gather_patches(tokens["patches"], views.masks)
     scores = {
-        "dino": logits(*recipe.project(state.teacher, "dino_head", cls)),
-        "ibot": logits(*recipe.project(state.teacher, "ibot_head", patches)),
+        "dino": logits(*recipe.project(teacher, "dino_head", cls)),
+        "ibot": logits(*recipe.project(teacher, "ibot_head", patches)),
     }
     valid = (views.masks.weights > 0).astype(jnp.float32)
     if recipe.loss.centering == "sinkhorn":
         targets = sinkhorn(scores["dino"], temp), sinkhorn(scores["ibot"], temp, valid)
-        centres = state.centres
     else:
-        used = {k: c.apply() for k, c in state.centres.items()}
+        used = {k: c.apply() for k, c in centres.items()}
         means = {"dino": scores["dino"].mean((0, 1)), "ibot": masked_mean(scores["ibot"], valid)}
         targets = (
             centred_softmax(scores["dino"], temp, used["dino"]),
             centred_softmax(scores["ibot"], temp, used["ibot"], valid),
         )
         centres = {k: Centre(used[k], means[k]) for k in used}
-    output = jax.lax.stop_gradient(TeacherOutput(*targets, centres))
+    output = TeacherOutput(*targets, centres)
     probabilities = output.cls.probabilities()
     return output, {
         "feature_spread": health.feature_spread(cls),
@@ -168,101 +177,60 @@ def teach(recipe: Recipe, state: TrainState, views: Views, temp: jax.Array) -> t
 
 
 def student_gradient(
-    recipe: Recipe, student: Tree, views: Views, target: TeacherOutput, key: jax.Array | None
+    recipe: Recipe, student: Tree, frozen: Tree, views: Views, target: TeacherOutput, key: jax.Array | None
 ) -> tuple[Tree, Metrics]:
-    """(gradients, terms): of the total loss for the student, and the terms by name as they enter it, all float32.
+    """(gradients, terms): of the total loss for what is trained of the student, and the weighted terms by name.
 
-    "*_reported" are half, as the reference logs them. The share of the local crops is differentiated when that of
-    the global crops is done, so the activations of the two are never in memory together.
+    The share of the local crops is differentiated when that of the global crops is done, so the activations of the
+    two are never in memory together.
     """
     keys = (None, None) if key is None else tuple(jax.random.split(key))
-    groups = recipe.groups_of(student)
 
-    def gradient_of(loss: Callable, student: Tree, key: jax.Array | None) -> tuple[Tree, Metrics]:
-        return jax.grad(lambda s: loss(recipe, freeze(s, groups), views, target, key), has_aux=True)(student)
+    def gradient_of(crops: str, images: jax.Array, key: jax.Array | None) -> tuple[Tree, Metrics]:
+        def loss(trainable: Tree) -> tuple[jax.Array, Metrics]:
+            seen = see(recipe, merge(trainable, frozen), crops, images, views, target, key)
+            terms = weighted_terms(seen, crops)
+            return sum(terms.values(), start=jnp.float32(0)), terms
 
-    gradients, terms = gradient_of(_global_loss, student, keys[0])
-    if views.local_crops.shape[1]:
-        views = dataclasses.replace(views, local_crops=_after(views.local_crops, gradients))
-        more, local = gradient_of(_local_loss, student, keys[1])
+        return jax.grad(loss, has_aux=True)(student)
+
+    gradients, terms = gradient_of("global", views.global_crops, keys[0])
+    if views.local_crops.shape[1] and has_terms(recipe, "local"):
+        crops = after(views.local_crops, (gradients, terms))
+        more, local = gradient_of("local", crops, keys[1])
         gradients, terms = jax.tree.map(jnp.add, gradients, more), terms | local
-    half = {f"{name}_reported": terms[name] / 2 for name in ("ibot", "koleo")}
-    return gradients, {"loss": sum(terms.values(), start=jnp.float32(0)), **terms, **half}
+    return gradients, {"loss": sum(terms.values(), start=jnp.float32(0)), **terms}
 
 
-def _global_loss(
-    recipe: Recipe, student: Tree, views: Views, target: TeacherOutput, key: jax.Array | None
-) -> tuple[jax.Array, Metrics]:
-    """(sum, terms) of what the global crops take part in: DINO across the two views, iBOT, KoLeo; weighted."""
-    c, masks, images = recipe.loss, views.masks, len(views.global_crops)
-    flat_masks = masks.masks.reshape(2 * images, -1)
-    seen = recipe.backbone(student["backbone"], _flat(views.global_crops), flat_masks, **_how(recipe, key))
-    cls = seen["cls"].reshape(images, 2, -1)
-    z, prototypes = recipe.project(student, "dino_head", cls)
-    swapped = jax.tree.map(lambda x: x[:, ::-1] if x.ndim > 1 else x, target.cls)
-    across = losses.cross_entropy(z, prototypes, swapped, c.student_temp, _chunk(recipe, views))  # (B, 2)
-    z, prototypes = recipe.project(student, "ibot_head", gather_patches(seen["patches"], masks))
-    patches = losses.cross_entropy(z, prototypes, target.patches, c.student_temp, c.token_chunk)  # (groups, M)
-    terms = {
-        "dino_global": c.dino_weight * 2 / _pairs(views) * across.mean(),
-        "ibot": c.ibot_weight * jnp.sum(patches * masks.weights) / (2 * images),
-        "koleo": c.koleo_weight * _koleo(cls, recipe.groups, c.koleo_eps),
-    }
-    return sum(terms.values(), start=jnp.float32(0)), terms
+def see(
+    recipe: Recipe,
+    student: Tree,
+    crops: str,
+    images: jax.Array,
+    views: Views,
+    target: TeacherOutput,
+    key: jax.Array | None,
+) -> Pass:
+    """What the loss terms look at: the student's tokens of its "global" crops, masked, or of the "local" ones.
+
+    `images` (B, n, H, W, 3) are those crops.
+    """
+    masks = views.masks.masks.reshape(2 * len(images), -1) if crops == "global" else None
+    tokens = recipe.backbone(student["backbone"], _flat(images), masks, key=key, shards=recipe.shards)
+    cls = tokens["cls"].reshape(*images.shape[:2], -1)
+    local = views.local_crops.shape[1]
+    return Pass(recipe, student, cls, tokens["patches"], views.masks, local, target.cls, target.patches)
 
 
-def _local_loss(
-    recipe: Recipe, student: Tree, views: Views, target: TeacherOutput, key: jax.Array | None
-) -> tuple[jax.Array, Metrics]:
-    """(value, terms) of DINO from each local crop to both global views; weighted."""
-    c, (images, crops) = recipe.loss, views.local_crops.shape[:2]
-    cls = recipe.backbone(student["backbone"], _flat(views.local_crops), **_how(recipe, key))["cls"]
-    z, prototypes = recipe.project(student, "dino_head", cls.reshape(images, crops, -1))
-    both = _sum_views(target.cls)
-    values = losses.cross_entropy(z, prototypes, both, c.student_temp, _chunk(recipe, views), mass=2.0)  # (B, L)
-    value = c.dino_weight * values.mean(0).sum() / _pairs(views)
-    return value, {"dino_local": value}
+def after(x: jax.Array, done: Tree) -> jax.Array:
+    """x, but not before every array of `done` is there.
 
-
-def _after(x: jax.Array, gradients: Tree) -> jax.Array:
-    """x, but not before the gradients are there. A barrier would say so, yet XLA:CPU drops it before it puts its work
-    in order; what holds is an arithmetic dependence: zero times a float is not folded away."""
-    last = jnp.ravel(gradients["backbone"]["patch_embed"]["bias"])[0]
-    return x + 0.0 * jnp.isfinite(last).astype(x.dtype)
-
-
-def _how(recipe: Recipe, key: jax.Array | None) -> dict[str, Any]:
-    return {"key": key, "groups": recipe.groups, "frozen_blocks": recipe.frozen_blocks}
-
-
-def _chunk(recipe: Recipe, views: Views) -> int:
-    """Crops of each image to be scored at a time, so that about token_chunk tokens of a group are."""
-    return max(1, recipe.loss.token_chunk * recipe.groups // len(views.global_crops))
-
-
-def _pairs(views: Views) -> int:
-    """Pairs of a student's and a teacher's crop; without local crops the reference still counts one more."""
-    return 2 + max(2 * views.local_crops.shape[1], 1)
-
-
-def _koleo(cls: jax.Array, groups: int, eps: float) -> jax.Array:
-    """Sum over the two views, each view's rows compared within their group; (B, 2, D) -> scalar."""
-    parts = cls.reshape(groups, -1, *cls.shape[1:]).swapaxes(1, 2)  # (groups, 2, b, D)
-    values = jax.vmap(jax.vmap(lambda x: losses.koleo(x, eps)))(parts)
-    return values.mean((0, 2)).sum()
-
-
-def _sum_views(t: Targets) -> Targets:
-    """(B, 1, K): the sum of the two views' targets, which every local crop has to meet."""
-    both = t.probabilities().sum(1, keepdims=True)
-    return Targets(both, jnp.ones_like(t.prototype_scale), jnp.ones_like(t.token_scale[:, :1]))
-
-
-def gather_patches(patches: jax.Array, masks: MaskBatch) -> jax.Array:
-    """(groups, M, D): the tokens at the masked places, from (2B, N, D) in the order (image, view)."""
-    groups = masks.indices.shape[0]
-    grouped = patches.reshape(groups, -1, patches.shape[-1])
-    return jnp.take_along_axis(grouped, masks.indices[..., None], axis=1)
+    A barrier says so, yet XLA:CPU drops it before it puts its work in order. What holds there too is a dependence by
+    arithmetic on a number of each array: zero times a float is not folded away.
+    """
+    x, done = jax.lax.optimization_barrier((x, done))
+    numbers = jnp.stack([jnp.isfinite(jnp.ravel(leaf)[0]) for leaf in jax.tree.leaves(done)])
+    return x + 0.0 * numbers.all().astype(x.dtype)
 
 
 def _flat(crops: jax.Array) -> jax.Array:

@@ -85,6 +85,6 @@ class Centre:
 
 
 def masked_mean(logits: jax.Array, valid: jax.Array) -> jax.Array:
-    """(K,): mean over the valid tokens of each group, then over groups; scores (G, M, K), valid (G, M)."""
+    """(K,): mean over the valid tokens of each shard, then over shards; scores (G, M, K), valid (G, M)."""
     weight = valid / jnp.maximum(valid.sum(-1, keepdims=True), 1.0) / valid.shape[0]
     return jnp.einsum("gmk,gm->k", logits, weight, precision="highest")

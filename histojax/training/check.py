@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from histojax.common.errors import UserError
 from histojax.config import last_step, leaves, paper
 from histojax.models.sizes import SIZES
+from histojax.ssl.choice import parse_choice
 
 
 class Range(NamedTuple):
@@ -41,12 +42,15 @@ _WHOLE = {
     "ibot_head.layers loss.token_chunk data.tile_px eval.every eval.max_tiles eval.image_px eval.batch_size eval.k "
     "checkpoint.every checkpoint.keep log.every",
     Range(): "seed model.registers crops.local_crops teacher.temp_warmup_epochs optim.warmup_epochs "
-    "optim.freeze_last_layer_epochs data.workers eval.split_seed monitor.grace_steps mesh.batch_shards",
+    "optim.freeze_last_layer_epochs optim.freeze_backbone_steps data.workers eval.split_seed "
+    "monitor.grace_steps mesh.batch_shards",
 }
 _NUMBERS = {
-    Range(): "loss.dino_weight loss.ibot_weight loss.koleo_weight optim.base_lr optim.min_lr optim.weight_decay "
-    "optim.weight_decay_end optim.patch_embed_lr optim.clip_norm crops.brightness crops.contrast crops.saturation",
-    Range(above=True): "model.layerscale loss.koleo_eps loss.student_temp teacher.temp teacher.temp_start",
+    Range(): "loss.dino_weight loss.ibot_weight loss.koleo_weight loss.kde_weight optim.base_lr optim.min_lr "
+    "optim.weight_decay optim.weight_decay_end optim.patch_embed_lr optim.clip_norm crops.brightness crops.contrast "
+    "crops.saturation",
+    Range(above=True): "model.layerscale loss.koleo_eps loss.kde_kappa loss.student_temp teacher.temp "
+    "teacher.temp_start",
     Range(0, 0.5): "crops.hue",
     Range(0, 1): "teacher.momentum teacher.momentum_end crops.hflip crops.vflip crops.jitter_p crops.grayscale_p "
     "crops.solarize_p data.max_bad_share",
@@ -118,6 +122,24 @@ def _shares(values: Any, count: int) -> bool:
     return isinstance(values, (tuple, list)) and len(values) == count and all(map(Range(0, 1).holds, values))
 
 
+def _batch_in_shards(c: ConfigDict) -> Iterator[str]:
+    """What a shard of the batch is too small for."""
+    shards = max(c.mesh.batch_shards, 1)
+    images = c.batch_size // shards
+    if c.batch_size % shards:
+        yield f"batch_size={c.batch_size} is not a multiple of mesh.batch_shards={shards}"
+        return
+    comparing = [name for name in ("koleo_weight", "kde_weight") if c.loss[name] and images < 2]
+    if comparing:
+        names = " or ".join(f"loss.{name}" for name in comparing)
+        yield f"batch_size={c.batch_size} leaves one image a shard, and {names} above 0 needs two"
+    elif int(2 * images * c.masks.probability) < 1:
+        yield (
+            f"masks.probability={c.masks.probability} masks none of the {2 * images} global crops of a "
+            "shard (to train without iBOT set loss.ibot_weight=0)"
+        )
+
+
 def _together(c: ConfigDict) -> Iterator[str]:
     """Leaves that are possible each, but not together."""
     m = c.model
@@ -129,20 +151,11 @@ def _together(c: ConfigDict) -> Iterator[str]:
         yield f"eval.image_px={c.eval.image_px} is not a multiple of model.patch={m.patch}"
     if m.attention == "cudnn" and c.compute_dtype == "float32":
         yield "model.attention=cudnn needs compute_dtype=bfloat16 (or auto, on a GPU)"
-    kind, _, count = str(m.train).partition(":")
-    depth = SIZES[m.size][1]
-    if m.train not in ("all", "norms") and not (kind == "last" and count.isdigit() and 1 <= int(count) <= depth):
-        yield f"model.train={m.train!r} is not all, norms or last:K with 1 <= K <= {depth}"
-    groups = max(c.mesh.batch_shards, 1)
-    if c.batch_size % groups:
-        yield f"batch_size={c.batch_size} is not a multiple of mesh.batch_shards={groups}"
-    elif c.loss.koleo_weight and c.batch_size // groups < 2:
-        yield f"batch_size={c.batch_size} leaves one image a group: KoLeo needs two (or loss.koleo_weight=0)"
-    elif int(2 * (c.batch_size // groups) * c.masks.probability) < 1:
-        yield (
-            f"masks.probability={c.masks.probability} masks none of the {2 * c.batch_size // groups} global crops of a "
-            "group (to train without iBOT set loss.ibot_weight=0)"
-        )
+    try:
+        parse_choice(m.train, depth=SIZES[m.size][1], width=SIZES[m.size][0])
+    except ValueError as error:
+        yield f"model.train={error}"
+    yield from _batch_in_shards(c)
     for step in c.export.steps:
         if not isinstance(step, int) or not 1 <= step <= last_step(c):
             yield f"export.steps={step!r} is not a step of this run, 1 to {last_step(c)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -44,8 +45,11 @@ def first_state(recipe: Recipe, start: Start, key: jax.Array, split: Split) -> T
     student = random | {name: _place(part, shardings[name]) for name, part in start.student.items()}
     start.student.clear()
     start.teacher.clear()
-    whole = _shardings(jax.eval_shape(recipe.start, student, teacher), split)
-    return jax.jit(recipe.start, donate_argnums=(0, 1), out_shardings=whole)(student, teacher)
+    pairs = jax.random.fold_in(key, 1)
+    whole = _shardings(jax.eval_shape(recipe.start, student, teacher, pairs), split)
+    with warnings.catch_warnings():  # blocks that are parted are given away as well, though nothing takes their place
+        warnings.filterwarnings("ignore", "Some donated buffers were not usable")
+        return jax.jit(recipe.start, donate_argnums=(0, 1), out_shardings=whole)(student, teacher, pairs)
 
 
 def _place(tree: Tree, shardings: Tree) -> Tree:

@@ -33,6 +33,7 @@ from histojax.evaluation import online
 from histojax.evaluation.evaluators import chooser, evaluators
 from histojax.runs.folder import RunFolder
 from histojax.runs.metrics import MetricWriter
+from histojax.ssl import terms
 from histojax.ssl.recipe import Recipe
 from histojax.ssl.state import state_sharding
 from histojax.ssl.step import make_features, make_step
@@ -45,7 +46,7 @@ from histojax.training.recipe import schedules_of
 from histojax.training.resume import MAY_CHANGE, TILES
 from histojax.training.start import Start
 
-SHOWN = ("loss", "dino_global", "dino_local", "ibot", "koleo")  # on the progress line
+SHOWN = ("loss", *terms.NAMES)  # on the progress line
 
 
 @dataclasses.dataclass
@@ -330,7 +331,7 @@ class Loop:
         """(n, D) features of the teacher; over several devices the batch is filled up to a multiple of them."""
         if self.stop.signal and jax.process_count() == 1:
             raise Interrupted(self.stop.signal)
-        backbone, count = self.state.teacher["backbone"], len(images)
+        backbone, count = self.state.parameters("teacher")["backbone"], len(images)
         if self.split is None:
             return np.asarray(self.features(backbone, images))
         filled = np.pad(images, ((0, -count % self.split.num_devices), (0, 0), (0, 0), (0, 0)))

@@ -18,11 +18,11 @@ from ml_collections import ConfigDict
 
 from histojax.evaluation.evaluators import Evaluator, evaluators
 from histojax.models.sizes import SIZES
+from histojax.ssl import terms
 
 Finding = tuple[str, str, str]  # level ("" if all is well), cause, advice
 Rule = Callable[[int, Mapping[str, float]], Finding]
 FINE: Finding = ("", "", "")
-TERMS = ("dino_global", "dino_local", "ibot", "koleo")
 
 LEARNING_RATE = (
     "The learning rate is too high for this batch: divide optim.base_lr by 3 to 10, lengthen optim.warmup_epochs "
@@ -45,7 +45,7 @@ DUPLICATES = (
 )
 FALLING = (
     "Training forgets what the starting weights knew: use the best checkpoint, divide optim.base_lr by 3 to 10, "
-    "stop earlier (stop_step) or train less of the network (model.train=last:4)"
+    "stop earlier (stop_step) or train less of the network (model.train=last:4 or lora:8)"
 )
 
 
@@ -203,7 +203,7 @@ class Monitor:
         lasts = self._held("not_finite", bool(bad))
         if not bad:
             return FINE
-        cause, advice = _first_cause(bad, [name for name in TERMS if name in values])
+        cause, advice = _first_cause(bad, [name for name in terms.NAMES if name in values])
         # the step leaves out an update that is not finite: a lone one in a window of good steps does no harm
         level = "warning" if values.get("skipped", 1.0) <= 0.5 and not lasts else "stop"
         return level, ", ".join(f"{name}={values[name]}" for name in bad[:4]) + f": {cause}", advice

@@ -7,11 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from histojax.evaluation.evaluators import HISTOGRAM, TEST, VALIDATION, Evaluator
 from histojax.report.curves import Panel
+from histojax.ssl.terms import TERMS
 
-LOSS = Panel(
-    "Loss",
-    {"loss": "total", "dino_global": "DINO global", "dino_local": "DINO local", "ibot": "iBOT", "koleo": "KoLeo"},
-)
+LOSS = (Panel("Loss", {"loss": "total"}), *(Panel(term.panel, {term.name: term.label}) for term in TERMS))
 HEALTH = (
     Panel("Feature spread (1: random directions)", {"feature_spread": "training crops"}, zero=True),
     Panel("Entropy of the teacher's targets (nats)", {"teacher_entropy": "entropy"}),
@@ -21,13 +19,17 @@ HEALTH = (
         {"grad_norm/backbone": "backbone", "grad_norm/dino_head": "DINO head", "grad_norm/ibot_head": "iBOT head"},
         log=True,
     ),
-    Panel("Learning rate", {"lr": "highest", "last_layer_lr": "last layer of the heads"}, zero=True),
+    Panel(
+        "Learning rate",
+        {"lr": "heads", "backbone_lr": "last block of the backbone", "last_layer_lr": "last layer of the heads"},
+        zero=True,
+    ),
 )
 
 
 def panels(rows: Sequence[Evaluator]) -> list[Panel]:
     """All panels, in the order in which they are drawn."""
-    return _joined([LOSS, *(panel for row in rows for panel in evaluation_panels(row)), *HEALTH])
+    return _joined([*LOSS, *(panel for row in rows for panel in evaluation_panels(row)), *HEALTH])
 
 
 def evaluation_panels(row: Evaluator) -> list[Panel]:

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from histojax.config import last_step
 from histojax.evaluation import online
 from histojax.evaluation.evaluators import PARTS, chooser, evaluators
+from histojax.ssl.choice import ALL
 from histojax.ssl.recipe import Recipe
 from histojax.ssl.state import parameter_count
 from histojax.training.evaluation_split import count_groups
@@ -22,8 +23,9 @@ Tree = Any
 
 def plan(config: ConfigDict, recipe: Recipe, source: Any, tiles: online.EvalTiles, start: Start) -> str:
     """What is about to happen, a line a subject."""
-    shapes = jax.eval_shape(recipe.start, parameter_shapes(recipe))
-    sizes = {name: parameter_count(tree) for name, tree in shapes.student.items()}
+    state = jax.eval_shape(recipe.start, parameter_shapes(recipe))
+    sizes = {name: parameter_count(tree) for name, tree in parameter_shapes(recipe).items()}
+    trained = parameter_count(state.networks["student"].get("backbone", {}))
     heads = ", ".join(f"{name} {count / 1e6:.1f}M" for name, count in sizes.items() if name != "backbone")
     kind = f"{source.facts.group_kind or 'group'}s"
     groups = "" if source.groups is None else f", {len(np.unique(source.groups))} {kind}"
@@ -31,6 +33,7 @@ def plan(config: ConfigDict, recipe: Recipe, source: Any, tiles: online.EvalTile
     passes = steps * config.batch_size / len(source)
     rows = {
         "encoder": f"{config.model.size}/{v.patch}, {sizes['backbone'] / 1e6:.1f}M parameters; {heads}",
+        "trained": "" if recipe.train == ALL else f"{config.model.train}: {trained:,} parameters, and the heads",
         "start": start.report,
         "licence": _terms(start),
         "tiles": f"{config.data.train}: {len(source)} tiles, {_classes(source)}{groups}",
@@ -39,7 +42,7 @@ def plan(config: ConfigDict, recipe: Recipe, source: Any, tiles: online.EvalTile
         "steps": f"{steps} of {config.batch_size} images ({passes:.1f} passes), schedules over "
         f"{config.epochs * config.epoch_steps}",
         "device": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), "
-        f"{np.dtype(v.dtype).name} matmuls, state {_bytes(shapes) / 2**30:.2f} GiB"
+        f"{np.dtype(v.dtype).name} matmuls, state {_bytes(state) / 2**30:.2f} GiB"
         + (" over all devices" if config.mesh.fsdp else ""),
         "evaluation": f"every {config.eval.every} steps on {parts_in_words(tiles)}; {tiles.how}",
         "best": _best(config, tiles),

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from histojax.common.errors import UserError
 from histojax.models.vit import ViTConfig, vit_config
 from histojax.ssl.augment import CropConfig
+from histojax.ssl.choice import parse_choice
 from histojax.ssl.heads import HeadConfig
 from histojax.ssl.recipe import LossConfig, Recipe
 from histojax.ssl.schedules import Cosine, Schedules, scaled_lr
@@ -37,12 +38,12 @@ def recipe_of(config: ConfigDict, platform: str = "cpu", devices: int = 1) -> Re
         loss=LossConfig(**config.loss.to_dict()),
         mask_probability=config.masks.probability,
         mask_ratio=tuple(config.masks.ratio),
-        groups=config.mesh.batch_shards or devices,
+        shards=config.mesh.batch_shards or devices,
         layer_decay=o.layer_decay,
         patch_embed_lr=o.patch_embed_lr,
         clip_norm=o.clip_norm,
         betas=(o.beta1, o.beta2),
-        train=config.model.train,
+        train=parse_choice(config.model.train, vit.depth, vit.dim),
         batching="map" if platform == "cpu" else "vmap",
         features_px=config.eval.image_px,
     )
@@ -60,6 +61,7 @@ def schedules_of(config: ConfigDict) -> Schedules:
         momentum=Cosine(t.momentum, t.momentum_end, steps),
         teacher_temp=Cosine(t.temp, t.temp, warm, warm, t.temp_start),
         freeze_last_layer=int(o.freeze_last_layer_epochs * length),
+        freeze_backbone=o.freeze_backbone_steps,
     )
 
 

@@ -19,6 +19,7 @@ from histojax.data.bad_tiles import bad_tiles_csv
 from histojax.evaluation.evaluators import HISTOGRAM, TEST, VALIDATION, chooser
 from histojax.report.curves import save_curves
 from histojax.runs.metrics import METRICS
+from histojax.ssl.trainable import whole
 from histojax.training.panels import panels
 from histojax.weights.layouts.dinov2 import META, write_head
 from histojax.weights.licence import CARD, as_rows, chain_of_card
@@ -66,7 +67,7 @@ def card(loop: Loop) -> dict[str, Any]:
 def export(loop: Loop, folder: Path) -> list[Path]:
     """The weight files written below `folder`: the teacher in each layout of export.layouts, and teacher and student
     with their heads, from which a training can be continued (model.continue_from). Each folder has a card."""
-    teacher, student = (_gather(tree) for tree in (loop.state.teacher, loop.state.student))
+    teacher, student = (whole(_gather(loop.state.parameters(side))) for side in ("teacher", "student"))
     if jax.process_index():
         return []
     folder.mkdir(parents=True, exist_ok=True)

@@ -98,13 +98,13 @@ def _no_memory(config: ConfigDict, workdir: Path) -> str:
 
 def _check_devices(config: ConfigDict, recipe: Recipe) -> None:
     devices, batch = jax.device_count(), config.batch_size
-    for count, what in ((devices, "devices"), (recipe.groups, "mesh.batch_shards")):
+    for count, what in ((devices, "devices"), (recipe.shards, "mesh.batch_shards")):
         if batch % count:
             raise UserError(f"batch_size={batch} is not a multiple of the {count} {what}")
-    if config.loss.koleo_weight and batch // recipe.groups < 2:
+    if (config.loss.koleo_weight or config.loss.kde_weight) and batch // recipe.shards < 2:
         raise UserError(
-            f"batch_size={batch} over {recipe.groups} groups leaves one image each: KoLeo needs two "
-            "(raise batch_size, or set mesh.batch_shards=1 or loss.koleo_weight=0)"
+            f"batch_size={batch} over {recipe.shards} shards leaves one image each: KoLeo and KDE need two "
+            "(raise batch_size, or set mesh.batch_shards=1, or loss.koleo_weight=0 and loss.kde_weight=0)"
         )
 
 

@@ -54,6 +54,8 @@ def load_start(config: ConfigDict, recipe: Recipe, offline: bool) -> Start:
         found, how = read_training_parts(*(files[name].path for name in training))
         sides = {side: parts | found.get(side, {}) for side, parts in sides.items()}
         notes.append(f"continued from {', '.join(training)}: {'; '.join(how + _share(sides, recipe))}")
+    if training and recipe.train.kind != "all":
+        notes.append(f"model.train={m.train}: what is not trained is the teacher's in both networks")
     for side, tree in sides.items():
         _fit(config, recipe, tree, f"{side} of {', '.join(files)}")
     sources = [_source(name, fetched) for name, fetched in files.items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import re
 import sys
@@ -15,6 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from histojax.common.errors import UserError
+from histojax.models.parts import merge, whole_backbone
 
 
 def backbone_of(folder: Path, step: int, side: str) -> tuple[dict, dict]:
@@ -34,7 +36,8 @@ def backbone_of(folder: Path, step: int, side: str) -> tuple[dict, dict]:
     advice = f"other steps are there: {others}" if others else "it is the only one"
     with reader(folder) as manager, reading(folder / str(step), advice):
         stored = manager.item_metadata(step)["state"].tree
-        shapes = {side: {"backbone": jax.tree.map(_shape, stored[side]["backbone"])}}
+        parts = [part for part in (side, "frozen") if "backbone" in stored.get(part, {})]
+        shapes = {part: {"backbone": jax.tree.map(_shape, stored[part]["backbone"])} for part in parts}
         arrays = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray, dtype=leaf.dtype), shapes)
         found = manager.restore(
             step,
@@ -43,7 +46,8 @@ def backbone_of(folder: Path, step: int, side: str) -> tuple[dict, dict]:
                 notes=ocp.args.JsonRestore(),
             ),
         )
-    return jax.tree.map(np.asarray, found["state"][side]["backbone"]), found["notes"]
+    trees = [jax.tree.map(np.asarray, found["state"][part]["backbone"]) for part in parts]
+    return whole_backbone(functools.reduce(merge, trees)), found["notes"]
 
 
 def notes_of(folder: Path, step: int) -> dict[str, Any]:

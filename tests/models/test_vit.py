@@ -115,7 +115,7 @@ def test_attention_and_feed_forward_are_dropped_separately():
 def test_rates_rise_linearly_over_the_blocks_unless_uniform(monkeypatch):
     rates = []
 
-    def record(key, x, branch, rate, groups):
+    def record(key, x, branch, rate, shards):
         rates.append(rate)
         return x + branch(x)
 
@@ -148,6 +148,17 @@ def test_the_scan_over_blocks_equals_a_loop(drop, remat):
     a, b = (jax.jit(jax.grad(lambda p, f=f: jnp.sum(jnp.sin(f(p)))))(params) for f in (scanned, looped))
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)):
         assert np.abs(x - y).max() <= 1e-5 * np.linalg.norm(x) + 1e-7
+
+
+@pytest.mark.parametrize("uniform", [True, False])
+def test_first_blocks_apart_change_nothing(uniform):
+    """Their number, their stochastic depth and its random numbers count from the first one on."""
+    graph, state = nnx.split(build(drop_path=0.4, drop_path_uniform=uniform))
+    params, key = nnx.to_pure_dict(state), jax.random.key(4)
+    first, rest = (jax.tree.map(lambda x, part=part: x[part], params["blocks"]) for part in (slice(1), slice(1, None)))
+    plain = nnx.merge(graph, params)(IMAGES, key=key)["cls"]
+    apart = nnx.merge(graph, {**params, "blocks": rest})(IMAGES, key=key, first_blocks=first)["cls"]
+    np.testing.assert_allclose(plain, apart, rtol=1e-6, atol=1e-6)
 
 
 def test_initial_distributions():

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from histojax.ssl.losses import cross_entropy, koleo
+from histojax.ssl.losses import cross_entropy, kde, koleo
 from histojax.ssl.targets import Targets
 
 
@@ -69,3 +69,23 @@ def test_koleo_pulls_on_both_members_of_a_pair():
     x = jnp.asarray([[1.0, 0, 0], [0.9, 0.1, 0], [0, 0, 1.0]])
     gradient = jax.grad(lambda x: koleo(x, 1e-4)[1])(x)  # the loss of row 1, whose neighbour is row 0
     assert np.abs(gradient[0]).max() > 0.1 and not np.any(gradient[2])
+
+
+def test_kde_by_hand():
+    x = np.random.default_rng(2).normal(size=(6, 3))
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    expected = [np.log(np.mean([np.exp(5 * unit[i] @ unit[j]) for j in range(6) if j != i])) for i in range(6)]
+    np.testing.assert_allclose(kde(jnp.asarray(x, jnp.float32), 5.0), expected, rtol=1e-5)
+
+
+def test_kde_of_equal_and_of_opposite_rows_is_its_range():
+    x = jnp.ones((4, 384), jnp.bfloat16)
+    value, gradient = jax.value_and_grad(lambda x: kde(x, 5.0).mean())(x)
+    assert float(value) == pytest.approx(5, rel=1e-5) and np.isfinite(np.asarray(gradient, np.float32)).all()
+    assert float(kde(jnp.asarray([[1.0, 0], [-2.0, 0]]), 5.0)[0]) == pytest.approx(-5, rel=1e-5)
+
+
+def test_kde_pushes_each_row_away_from_all_others():
+    x = jnp.asarray([[1.0, 0, 0], [0.9, 0.4, 0], [0, 0.1, 1.0]])
+    gradient = jax.grad(lambda x: kde(x, 5.0)[1])(x)
+    assert all(np.abs(row).max() > 1e-3 for row in gradient)

@@ -30,7 +30,14 @@ def test_paper_schedule():
     assert table["momentum"][-1] == 1 and table["weight_decay"][-1] == 0.2
 
 
+def test_the_backbone_stands_still_while_the_heads_warm_up():
+    config = paper()
+    config.optim.freeze_backbone_steps = 150
+    table = schedules_of(config).table(np.array([0, 149, 150, 1000]))
+    assert list(table["backbone_lr"]) == [0, 0, *table["lr"][2:]] and table["lr"][1] > 0
+
+
 def test_a_step_s_values_are_float32_scalars():
     at = schedules_of(paper()).at(7)
-    assert set(at) == {"lr", "last_layer_lr", "weight_decay", "momentum", "teacher_temp"}
+    assert set(at) == {"lr", "backbone_lr", "last_layer_lr", "weight_decay", "momentum", "teacher_temp"}
     assert all(v.dtype == np.float32 and v.shape == () for v in at.values())

@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import re
 from functools import partial
 
 import jax
@@ -12,6 +13,7 @@ from tiny_recipe import spread_state, start_state, tiny_config, tiny_images, tin
 
 from histojax.ssl import step as steps
 from histojax.ssl.state import TrainState
+from histojax.ssl.trainable import whole
 from histojax.training.checkpoints import Checkpoints
 from histojax.training.first_state import first_state
 from histojax.training.recipe import schedules_of
@@ -36,9 +38,9 @@ def schedule(i=50, **leaves):
 
 
 @functools.cache
-def views_of(groups=1):
-    """Crops and masks of one batch, in one or more groups; made once, since compiling them is the slow part."""
-    recipe = tiny_recipe(mesh__batch_shards=groups)
+def views_of(shards=1):
+    """Crops and masks of one batch, in one or more shards; made once, since compiling them is the slow part."""
+    recipe = tiny_recipe(mesh__batch_shards=shards)
     return jax.jit(partial(steps.make_views, recipe))(tiny_images(), jax.random.key(1), jax.random.key(2))
 
 
@@ -48,13 +50,13 @@ def loss_and_gradient(recipe, state, views, key=None):
 
 @partial(jax.jit, static_argnums=0)
 def _loss_and_gradient(recipe, state, views, key):
-    target, _ = steps.teach(recipe, state, views, jnp.float32(0.05))
-    return steps.student_gradient(recipe, state.student, views, target, key)
+    target, _ = steps.teach(recipe, state.parameters("teacher"), state.centres, views, jnp.float32(0.05))
+    return steps.student_gradient(recipe, state.networks["student"], state.frozen, views, target, key)
 
 
 @partial(jax.jit, static_argnums=0)
 def teach(recipe, state, views):
-    return steps.teach(recipe, state, views, jnp.float32(0.05))
+    return steps.teach(recipe, state.parameters("teacher"), state.centres, views, jnp.float32(0.05))
 
 
 def gap(a, b):
@@ -74,13 +76,13 @@ def test_step_trains_and_compiles_once():
     recipe, step = tiny_recipe(), tiny_step()
     state = start_state(recipe)
     assert not any(x.weak_type for x in jax.tree.leaves(state))
-    before = jax.tree.map(np.array, state.student)
+    before = jax.tree.map(np.array, state.networks["student"])
     for i in range(3):
         state, metrics = step(state, tiny_images(i), KEY, schedule())
     assert step._cache_size() == 1
     assert int(state.step) == 3
     assert all(np.isfinite(float(v)) for v in metrics.values()) and float(metrics["skipped"]) == 0
-    assert gap(before, state.student) > 1e-5 and gap(state.student, state.teacher) > 1e-5
+    assert gap(before, state.networks["student"]) > 1e-5 and gap(*state.networks.values()) > 1e-5
 
 
 def run_steps(state, first, last):
@@ -93,7 +95,11 @@ def test_every_step_has_crops_masks_and_drops_of_its_own():
     """With nothing learned between two steps on the same images, only their random numbers tell them apart."""
     keys = [jax.random.key_data(k).tolist() for step in range(3) for k in steps.step_keys(KEY, step)]
     assert len({tuple(k) for k in keys}) == 9
-    still = schedule() | {name: np.float32(0) for name in ("lr", "last_layer_lr")} | {"momentum": np.float32(1)}
+    still = (
+        schedule()
+        | {name: np.float32(0) for name in ("lr", "backbone_lr", "last_layer_lr")}
+        | {"momentum": np.float32(1)}
+    )
     state, seen = spread_state(tiny_recipe()), []
     for _ in range(3):
         state, metrics = tiny_step()(state, tiny_images(), KEY, still)
@@ -105,22 +111,25 @@ def test_export_and_import_in_the_middle_change_nothing_that_files_carry(tmp_pat
     """Parameters go through files of the reference's names; moments, centres and the count are not in them."""
     straight = run_steps(start_state(tiny_recipe()), 0, 20)
     middle = run_steps(start_state(tiny_recipe()), 0, 10)
-    sides = {"teacher": middle.teacher, "student": middle.student}
+    sides = middle.networks
     for side, tree in sides.items():
         save_file(training_tensors(side, jax.device_get(tree)), tmp_path / f"{side}_checkpoint.safetensors")
     start = load_start(tiny_config(model__continue_from=str(tmp_path)), tiny_recipe(), offline=True)
     again = first_state(tiny_recipe(), start, jax.random.key(7), None)
-    student, teacher = again.student, again.teacher
-    loaded = {"teacher": teacher, "student": student}
+    loaded = again.networks
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((np.asarray(a) == b).all()), sides, loaded))
-    again = run_steps(dataclasses.replace(middle, student=student, teacher=teacher), 10, 20)
+    again = run_steps(dataclasses.replace(middle, networks=loaded), 10, 20)
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), again, straight))
 
 
 @pytest.mark.parametrize(
     "leaves",
-    [{}, {"loss__centering": "softmax", "model__drop_path": 0.3, "ibot_head__separate": True}],
-    ids=["paper", "softmax, drop path, two heads"],
+    [
+        {},
+        {"loss__centering": "softmax", "model__drop_path": 0.3, "ibot_head__separate": True},
+        {"model__train": "lora:2@last:1"},
+    ],
+    ids=["paper", "softmax, drop path, two heads", "low-rank pairs"],
 )
 def test_ten_steps_a_checkpoint_and_ten_more_are_twenty_to_the_bit(leaves, tmp_path):
     """Parameters, moments, centres with what is pending, and the count."""
@@ -143,7 +152,7 @@ def test_first_step_leaves_the_student_since_the_first_rate_is_zero():
     recipe = tiny_recipe()
     state = start_state(recipe)
     after, _ = jax.jit(partial(steps.update, recipe, key=KEY))(state, views_of(), schedule(0))
-    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(state.student), jax.tree.leaves(after.student)))
+    assert all(np.array_equal(a, b) for a, b in zip(*(jax.tree.leaves(s.networks["student"]) for s in (state, after))))
 
 
 @pytest.mark.parametrize(("centering", "separate"), [("sinkhorn", False), ("softmax", True)])
@@ -171,7 +180,7 @@ def test_scan_remat_and_attention_change_nothing(change):
 
 @functools.cache
 def two_steps(devices, fsdp):
-    """(state, metrics) as arrays of the host after two steps over some devices, always in four groups."""
+    """(state, metrics) as arrays of the host after two steps over some devices, always in four shards."""
     recipe = tiny_recipe(mesh__batch_shards=4, batch_size=16)
     mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
     step, state = steps.make_step(recipe, mesh, fsdp), spread_state(recipe)
@@ -182,11 +191,11 @@ def two_steps(devices, fsdp):
 
 @pytest.mark.parametrize("fsdp", [False, True])
 def test_eight_devices_equal_one(fsdp):
-    """With the same groups; crops, masks, losses and the parameters after two steps."""
+    """With the same shards; crops, masks, losses and the parameters after two steps."""
     (one, m1), (eight, m8) = two_steps(1, False), two_steps(8, fsdp)
     for name in m1:
         assert m1[name] == pytest.approx(m8[name], rel=1e-6 if name in TERMS else 5e-6), name
-    student = one.student, eight.student
+    student = one.networks["student"], eight.networks["student"]
     bias = [tree["backbone"]["blocks"]["attn"]["qkv"]["bias"] for tree in student]
     np.testing.assert_allclose(*(b[:, 128:] for b in bias), atol=1e-5)  # the keys' bias has no true gradient
     assert gap(*(without_qkv_bias(tree) for tree in student)) < 1e-4
@@ -210,8 +219,8 @@ def without_qkv_bias(tree):
     return {path: leaf for path, leaf in flatten(tree).items() if not path.endswith("qkv/bias")}
 
 
-def test_groups_are_the_reference_s_devices():
-    """Two groups give the mean of what each half of the batch gives alone, where nothing is shared over devices."""
+def test_shards_are_the_reference_s_devices():
+    """Two shards give the mean of what each half of the batch gives alone, where nothing is shared over devices."""
     recipe = tiny_recipe(mesh__batch_shards=2, loss__centering="softmax")
     state, views = spread_state(recipe), views_of(2)
     half = tiny_recipe(mesh__batch_shards=1, loss__centering="softmax")
@@ -234,39 +243,83 @@ def test_bad_gradient_skips_the_student_but_not_the_teacher_or_the_count():
     broken = dataclasses.replace(views, local_crops=views.local_crops.at[0, 0, 0, 0].set(jnp.nan))
     after, metrics = jax.jit(partial(steps.update, recipe, key=KEY))(state, broken, schedule())
     assert float(metrics["skipped"]) == 1 and int(after.step) == 1
-    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(state.student), jax.tree.leaves(after.student)))
+    assert all(np.array_equal(a, b) for a, b in zip(*(jax.tree.leaves(s.networks["student"]) for s in (state, after))))
     assert int(after.moments.count) == 0
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(after))
 
 
-@pytest.mark.parametrize("train", ["last:1", "norms"])
-def test_partial_finetuning_moves_only_what_it_should(train):
+@functools.cache
+def gradient_of(train):
+    """(gradients, terms) of what is trained, from the same parameters and views."""
     recipe = tiny_recipe(model__train=train)
-    state = spread_state(recipe)
-    before = jax.tree.map(np.array, state.student)
-    after, _ = jax.jit(partial(steps.update, recipe, key=KEY))(state, views_of(), schedule())
-    moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), before, jax.tree.map(np.array, after.student))
-    assert all(jax.tree.leaves(moved["dino_head"]["mlp_0"]))
-    body = moved["backbone"]
-    assert not body["pos_embed"] and not body["patch_embed"]["kernel"] and body["norm"]["scale"]
-    if train == "norms":
-        assert body["blocks"]["norm1"]["scale"] and body["blocks"]["mlp"]["fc1"]["bias"]
-        assert not body["blocks"]["mlp"]["fc1"]["kernel"] and not body["blocks"]["ls1"]["gamma"]
-    else:
-        kernels = [t["backbone"]["blocks"]["mlp"]["fc1"]["kernel"] for t in (before, after.student)]
-        assert np.array_equal(*(k[0] for k in kernels)) and not np.array_equal(*(k[1] for k in kernels))
+    return loss_and_gradient(recipe, spread_state(recipe), views_of())
 
 
-def test_frozen_blocks_give_the_same_gradient_to_the_rest():
-    recipe = tiny_recipe(model__train="last:1")
-    full = dataclasses.replace(recipe, train="all")
+@pytest.mark.parametrize("train", ["last:1", "norms", "lora:2@last:1"])
+def test_the_loss_and_the_gradients_that_remain_are_those_of_training_all(train):
+    (some, terms), (every, of_all) = gradient_of(train), gradient_of("all")
+    assert float(terms["loss"]) == pytest.approx(float(of_all["loss"]), rel=1e-6)
+    every = flatten(every)
+    for name, gradient in flatten(some).items():
+        if "lora" not in name:
+            full = every[name][-1:] if train == "last:1" and "/blocks/" in name else every[name]
+            assert gap(gradient, full) < 1e-5 and np.any(gradient), name
+
+
+def test_gradients_of_pairs_are_projections_of_the_kernel_s():
+    word = "lora:2@last:1"
+    pairs = spread_state(tiny_recipe(model__train=word)).networks["student"]["backbone"]["blocks"]
+    some, every = (gradient_of(train)[0]["backbone"]["blocks"] for train in (word, "all"))
+    for part, layer in (("attn", "qkv"), ("attn", "proj"), ("mlp", "fc1"), ("mlp", "fc2")):
+        expected = jnp.einsum("lir,lio->lro", pairs[part][layer]["lora_a"], every[part][layer]["kernel"][-1:])
+        assert gap(some[part][layer]["lora_b"], expected) < 1e-4, layer
+        assert not np.any(some[part][layer]["lora_a"])
+
+
+def test_the_local_pass_waits_for_the_global_one_whatever_is_frozen():
+    """In the compiled program, which is all that XLA:CPU heeds: its barriers are gone by then."""
+    for done in ({}, {"a": jnp.ones((3, 2))}, {"a": jnp.ones(2), "b": {"c": jnp.ones(())}}):
+        done = {"terms": {"loss": jnp.float32(1)}, "gradients": done}
+        entry = jax.jit(steps.after).lower(jnp.ones(5), done).compile().as_text().split("ENTRY")[1]
+        inputs = re.findall(r"%(\S+) = \S+ parameter\(", entry)
+        assert len(inputs) == 1 + len(jax.tree.leaves(done))
+        assert all(len(re.findall(rf"%{re.escape(name)}[,)]", entry)) == 1 for name in inputs), entry
+        assert np.array_equal(steps.after(jnp.arange(5.0), done), np.arange(5.0))
+
+
+@functools.cache
+def program_of(train):
+    """The lowered gradient of a choice of what is trained, not compiled."""
+    recipe = tiny_recipe(model__train=train, model__remat="none")
+    recipe = dataclasses.replace(recipe, vit=dataclasses.replace(recipe.vit, unroll=2))  # no loops: all is counted
+    state = jax.eval_shape(lambda: spread_state(recipe))
+    return jax.jit(lambda s, v: _loss_and_gradient.__wrapped__(recipe, s, v, None)).lower(state, views_of())
+
+
+@pytest.mark.parametrize("train", ["all", "last:1", "lora:2@last:1", "lora:0"])
+def test_the_local_pass_takes_every_gradient_of_the_global_one(train):
+    state = jax.eval_shape(lambda: spread_state(tiny_recipe(model__train=train)))
+    (barrier,) = [line for line in program_of(train).as_text().splitlines() if "optimization_barrier" in line]
+    leaves = len(jax.tree.leaves(state.networks["student"]))
+    assert barrier.split(" : ")[1].count("tensor<") == 1 + leaves + 3  # the crops, the gradients, three terms
+
+
+def test_no_backward_pass_goes_through_what_is_frozen():
+    flops = [program_of(train).cost_analysis()["flops"] for train in ("lora:0", "lora:2@last:1", "last:1", "all")]
+    assert flops == sorted(flops) and flops[0] < 0.6 * flops[-1], flops
+
+
+def test_a_whole_network_gives_the_features_of_its_parts():
+    recipe = tiny_recipe(model__train="lora:2@last:1")
     state = spread_state(recipe)
-    views = views_of()
-    (g1, t1), (g2, t2) = (loss_and_gradient(r, state, views) for r in (recipe, full))
-    assert float(t1["loss"]) == pytest.approx(float(t2["loss"]), rel=1e-6)
-    last = [jax.tree.map(lambda x: x[1], g["backbone"]["blocks"]) for g in (g1, g2)]
-    assert gap(*last) < 1e-6
-    assert not np.any(g1["backbone"]["blocks"]["mlp"]["fc1"]["kernel"][0])
+    noisy = jax.tree.map(lambda x: x + 0.05 * jnp.cos(jnp.arange(x.size, dtype=jnp.float32)).reshape(x.shape), state)
+    parts = noisy.parameters("teacher")
+    plain = whole(jax.device_get(parts))
+    shapes = jax.eval_shape(lambda: recipe.init(KEY))
+    assert jax.tree.map(np.shape, plain) == jax.tree.map(np.shape, shapes)
+    images = tiny_images(px=28)
+    a, b = (steps.make_features(recipe)(tree["backbone"], images) for tree in (parts, plain))
+    np.testing.assert_allclose(a, b, atol=2e-4 * float(jnp.abs(b).max()))
 
 
 def test_bfloat16_stays_near_float32():
@@ -324,6 +377,6 @@ def test_no_local_crops():
 def test_features_of_another_tile_size():
     recipe = tiny_recipe()
     features = steps.make_features(recipe)
-    params = start_state(recipe).student["backbone"]
+    params = start_state(recipe).parameters("student")["backbone"]
     assert features(params, tiny_images(px=28)).shape == (8, 64)
     assert features(params, tiny_images(px=40)).dtype == jnp.float32

@@ -22,7 +22,8 @@ def state(step, size=300):
     weights = {"backbone": {"kernel": jax.random.normal(jax.random.key(step), (size, size))}}
     centre = Centre(jnp.full(3, step, jnp.float32), jnp.zeros(3))
     moments = optax.ScaleByAdamState(jnp.int32(step), weights, weights)
-    made = TrainState(jnp.int32(step), weights, weights, moments, {"dino": centre, "ibot": centre})
+    networks, frozen = {"student": weights, "teacher": weights}, {"backbone": {"bias": jnp.full(3, step + 1.0)}}
+    made = TrainState(jnp.int32(step), networks, frozen, moments, {"dino": centre, "ibot": centre})
     return jax.tree.map(jnp.copy, made)  # no two leaves share memory, so all can be donated
 
 

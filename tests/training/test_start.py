@@ -68,8 +68,8 @@ def test_the_paper_s_files_continue_each_side_as_itself(folder, trees):
 def test_the_first_state_has_what_was_loaded_and_lets_go_of_the_rest(folder, trees):
     _, start = start_of(folder, "")
     state = first_state(tiny_recipe(), start, jax.random.key(5), None)
-    assert_is(jax.device_get(state.student), trees["student"])
-    assert_is(jax.device_get(state.teacher), trees["teacher"])
+    assert_is(jax.device_get(state.networks["student"]), trees["student"])
+    assert_is(jax.device_get(state.networks["teacher"]), trees["teacher"])
     assert start.student == {} and start.teacher == {}
 
 
@@ -78,9 +78,11 @@ def test_what_is_not_loaded_is_random_and_the_same_for_both(folder):
     _, start = start_of(folder, weights="teacher_checkpoint.pth")
     state = first_state(tiny_recipe(), start, jax.random.key(5), None)
     alone = first_state(tiny_recipe(), Start(), jax.random.key(5), None)
-    assert_is(state.student["dino_head"], alone.student["dino_head"])
-    assert_is(state.teacher, state.student)
-    assert not np.array_equal(state.student["backbone"]["pos_embed"], alone.student["backbone"]["pos_embed"])
+    assert_is(state.networks["student"]["dino_head"], alone.networks["student"]["dino_head"])
+    assert_is(state.networks["teacher"], state.networks["student"])
+    assert not np.array_equal(
+        state.networks["student"]["backbone"]["pos_embed"], alone.networks["student"]["backbone"]["pos_embed"]
+    )
 
 
 def test_a_state_is_restored_into_shapes_of_its_own_kind():

@@ -13,6 +13,7 @@ from reading import read_tree
 from histojax.common.errors import UserError
 from histojax.models.network import abstract
 from histojax.models.vit import ViTConfig
+from histojax.ssl.trainable import whole
 from histojax.training.recipe import backbone_config
 from histojax.weights.library_configs import InputRule
 from histojax.weights.licence import Link
@@ -50,7 +51,7 @@ def test_a_run_gives_features_in_two_lines(finished, capsys):
     folder, state = finished
     encoder = load_encoder(str(folder), batch_size=3)
     features = encoder(TILES)
-    np.testing.assert_allclose(features, by_hand(state.teacher["backbone"]), atol=3e-5, rtol=1e-5)
+    np.testing.assert_allclose(features, by_hand(state.parameters("teacher")["backbone"]), atol=3e-5, rtol=1e-5)
     assert encoder.record.name == "tiny_vit_micro" and encoder.features == 64 and encoder.config.grid == 4
     assert [one.what for one in encoder.licences] == ["uni"] and encoder.record.commercial is False
     assert "tiny_vit_micro: these weights come from uni: CC-BY-NC-ND-4.0" in capsys.readouterr().err
@@ -73,9 +74,19 @@ def test_the_student_and_a_moved_export(finished, tmp_path):
     shutil.copytree(folder / "export", tmp_path / "moved")
     for path in (folder, folder / "checkpoints" / "0", tmp_path / "moved"):
         student = load_encoder(path, which="student", batch_size=3)
-        np.testing.assert_array_equal(student.parameters["pos_embed"], state.student["backbone"]["pos_embed"])
+        positions = state.parameters("student")["backbone"]["pos_embed"]
+        np.testing.assert_array_equal(student.parameters["pos_embed"], positions)
     with pytest.raises(UserError, match="a run has a teacher and a student, no 'ema'"):
         load_encoder(folder, which="ema")
+
+
+def test_low_rank_pairs_are_in_the_kernels_of_what_others_load(tmp_path):
+    folder, state = make_run(tmp_path / "pairs", train="lora:2@last:1", change=lambda leaf: 0.1 * leaf)
+    expected = whole(state.parameters("teacher"))["backbone"]
+    for part in ("export/timm", "export/teacher_checkpoint.safetensors", "checkpoints"):
+        found = load_encoder(folder / part, batch_size=3).parameters
+        for name in ("blocks", "norm"):
+            assert jax.tree.all(jax.tree.map(np.array_equal, found[name], expected[name])), part
 
 
 def test_the_chain_of_licences_is_judged(finished):

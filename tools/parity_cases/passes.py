@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -13,6 +14,7 @@ import numpy as np
 
 from histojax.ssl import losses, step
 from histojax.ssl.heads import logits
+from histojax.ssl.masks import gather_patches
 from histojax.ssl.recipe import Recipe
 from histojax.ssl.state import TrainState
 from histojax.ssl.targets import Centre
@@ -46,7 +48,7 @@ def _passes(file: ArrayFile, folder: Folder) -> Iterator[Check]:
         yield from _score_checks(name, views, out["scores"], expected.below("mid/"))
         yield from _centre_checks(name, recipe, out["target"].centres, expected.below("center/"))
         yield from _koleo_checks(name, expected)
-        state = TrainState(state.step, state.student, state.teacher, state.moments, out["target"].centres)
+        state = dataclasses.replace(state, centres=out["target"].centres)
     for k, buffer in want.below("final/center/").items():
         loss = k.split("_")[0]
         yield compare(file.name, f"{loss} centre applied", state.centres[loss].apply(), buffer.reshape(-1), atol=CENTRE)
@@ -59,15 +61,15 @@ def _start(recipe: Recipe, params: Arrays) -> TrainState:
     centres = dict(state.centres)
     for k, value in params.below("input/center_").items():
         centres[k] = Centre.start(jnp.asarray(value.reshape(-1)))
-    return TrainState(state.step, state.student, state.teacher, state.moments, centres)
+    return dataclasses.replace(state, centres=centres)
 
 
 @partial(jax.jit, static_argnums=0)
 def _run(recipe: Recipe, state: TrainState, views: step.Views, temp: jax.Array) -> dict[str, Any]:
     """Everything a pass computes, in one program."""
-    target, _ = step.teach(recipe, state, views, temp)
-    gradients, terms = step.student_gradient(recipe, state.student, views, target, None)
-    scores = {who: _scores(recipe, getattr(state, who), views, who == "student") for who in ("student", "teacher")}
+    target, _ = step.teach(recipe, state.parameters("teacher"), state.centres, views, temp)
+    gradients, terms = step.student_gradient(recipe, state.networks["student"], state.frozen, views, target, None)
+    scores = {who: _scores(recipe, state.parameters(who), views, who == "student") for who in state.networks}
     return {"target": target, "gradients": gradients, "terms": terms, "scores": scores}
 
 
@@ -77,7 +79,7 @@ def _scores(recipe: Recipe, params: Any, views: step.Views, masked: bool) -> dic
     flat = views.masks.masks.reshape(2 * b, -1) if masked else None
     tokens = recipe.backbone(params["backbone"], _flat(views.global_crops), flat)
     cls = tokens["cls"].reshape(b, 2, -1)
-    patches = step.gather_patches(tokens["patches"], views.masks)
+    patches = gather_patches(tokens["patches"], views.masks)
     out = {"tokens": cls, "cls": logits(*recipe.project(params, "dino_head", cls))}
     out["patches"] = logits(*recipe.project(params, "ibot_head", patches))[0]
     if masked and views.local_crops.shape[1]:

@@ -89,13 +89,17 @@ def _optimiser(optim: dict | None) -> dict[str, Any]:
 
 def reported_terms(metrics: Mapping[str, Any], loss: LossConfig) -> dict[str, np.ndarray]:
     """Our terms under the reference's names, as it reports them: DINO and iBOT before their weights, KoLeo after its
-    own, and KoLeo and iBOT at half of that."""
+    own, and KoLeo and iBOT at half of that. A term without a weight is zero."""
+
+    def term(name: str) -> np.ndarray:
+        return np.asarray(metrics.get(name, np.zeros_like(metrics["loss"])), np.float64)
+
     return {
-        "dino_local_crops_loss": np.asarray(metrics["dino_local"], np.float64) / (loss.dino_weight or 1.0),
-        "dino_global_crops_loss": np.asarray(metrics["dino_global"], np.float64) / (loss.dino_weight or 1.0),
-        "koleo_loss": np.asarray(metrics["koleo_reported"], np.float64),
-        "ibot_loss": np.asarray(metrics["ibot_reported"], np.float64) / (loss.ibot_weight or 1.0),
-        TOTAL: np.asarray(metrics["loss"], np.float64),
+        "dino_local_crops_loss": term("dino_local") / (loss.dino_weight or 1.0),
+        "dino_global_crops_loss": term("dino_global") / (loss.dino_weight or 1.0),
+        "koleo_loss": term("koleo") / 2,
+        "ibot_loss": term("ibot") / 2 / (loss.ibot_weight or 1.0),
+        TOTAL: term("loss"),
     }
 
 

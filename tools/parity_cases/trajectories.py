@@ -37,6 +37,7 @@ def _trajectory(file: ArrayFile, folder: Folder) -> Iterator[Check]:
     history: dict[str, list[float]] = {}
     for i in range(steps):
         table = {ours: np.float32(want[f"sched/{theirs}"][i]) for theirs, ours in COLUMNS.items()}
+        table["backbone_lr"] = table["lr"]
         state, metrics = advance(state, views_of(inputs, i), table)
         for k, v in metrics.items():
             history.setdefault(k, []).append(float(v))
@@ -59,8 +60,8 @@ def _snapshot(name: str, what: str, state: TrainState, expected: Arrays, noise: 
     gradient is zero but for rounding, which Adam turns into steps of full size."""
     if not expected:
         return
-    ours = {f"student.{k}": v for k, v in module_tensors(state.student).items()}
-    ours |= {f"teacher.{k}": v for k, v in module_tensors(state.teacher).items()}
+    ours = {f"student.{k}": v for k, v in module_tensors(state.parameters("student")).items()}
+    ours |= {f"teacher.{k}": v for k, v in module_tensors(state.parameters("teacher")).items()}
     checks = []
     for k, value in expected.items():
         a, b = ours.get(k, np.zeros(0)), value
