@@ -8,8 +8,7 @@ from typing import NamedTuple
 from histojax.common.errors import UserError
 from histojax.weights.layouts import Layout, beit, dinov3, imagebind, resnet, sam, swin
 from histojax.weights.layouts.dinov2 import META
-from histojax.weights.layouts.hf_dinov2 import HF_DINOV2
-from histojax.weights.layouts.hf_vit import HF_VIT
+from histojax.weights.layouts.hf_vit import HF_DINOV2, HF_VIT
 from histojax.weights.layouts.timm_vit import TIMM
 
 

@@ -6,7 +6,7 @@ from histojax.common.errors import UserError
 from histojax.weights.detect import detect_layout, the_layout
 from histojax.weights.layouts import Layout
 from histojax.weights.layouts.dinov2 import META
-from histojax.weights.layouts.hf_dinov2 import HF_DINOV2
+from histojax.weights.layouts.hf_vit import HF_DINOV2
 from histojax.weights.layouts.timm_vit import TIMM
 
 

@@ -4,7 +4,7 @@ from safetensors.numpy import load_file
 from vit_arrays import BACKBONES, GOLDEN, assert_same, head, state_dict
 
 from histojax.weights.layouts.dinov2 import META, read_head, write_head
-from histojax.weights.layouts.hf_dinov2 import HF_DINOV2
+from histojax.weights.layouts.hf_vit import HF_DINOV2
 from histojax.weights.layouts.timm_vit import TIMM
 from histojax.weights.trees import flatten
 from histojax.weights.vit_tree import positions_of, with_class_row

@@ -7,7 +7,7 @@ from vit_arrays import GOLDEN, assert_same, head, state_dict
 
 from histojax.common.errors import UserError
 from histojax.weights.layouts.dinov2 import META, read_head
-from histojax.weights.layouts.hf_dinov2 import HF_DINOV2
+from histojax.weights.layouts.hf_vit import HF_DINOV2
 from histojax.weights.layouts.timm_vit import TIMM
 from histojax.weights.training_parts import read_training_parts, training_files
 from histojax.weights.trees import flatten

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Set
 from typing import Any
 
 from histojax.weights.layouts import Layout
-from histojax.weights.layouts.dinov2 import linear, norm, patch_embed
+from histojax.weights.layouts.parts import linear, norm, patch_embed
 from histojax.weights.mapping import TensorRule
 
 _TABLE = "relative_position_bias_table"

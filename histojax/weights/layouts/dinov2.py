@@ -8,34 +8,10 @@ from typing import Any
 import numpy as np
 
 from histojax.weights.layouts import Layout
+from histojax.weights.layouts.parts import linear, norm, patch_embed
 from histojax.weights.mapping import TensorRule, from_tree, to_tree
 from histojax.weights.report import Report
 from histojax.weights.vit_tree import faults_of
-
-
-def linear(name: str, path: str, *, optional: bool = False) -> tuple[TensorRule, TensorRule]:
-    """Rules of a linear layer: weight and bias."""
-    return (
-        TensorRule(f"{name}.weight", f"{path}/kernel", "linear", optional),
-        TensorRule(f"{name}.bias", f"{path}/bias", "vector", optional),
-    )
-
-
-def norm(name: str, path: str, *, optional: bool = False) -> tuple[TensorRule, TensorRule]:
-    """Rules of a LayerNorm: weight and bias."""
-    return (
-        TensorRule(f"{name}.weight", f"{path}/scale", "vector", optional),
-        TensorRule(f"{name}.bias", f"{path}/bias", "vector", optional),
-    )
-
-
-def patch_embed(name: str) -> tuple[TensorRule, TensorRule]:
-    """Rules of the patch convolution."""
-    return (
-        TensorRule(f"{name}.weight", "patch_embed/kernel", "patch"),
-        TensorRule(f"{name}.bias", "patch_embed/bias"),
-    )
-
 
 BLOCK_RULES: tuple[TensorRule, ...] = (
     *norm("blocks.{layer}.norm1", "blocks/norm1"),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from histojax.weights.layouts import Layout
-from histojax.weights.layouts.dinov2 import linear, norm, patch_embed
+from histojax.weights.layouts.parts import linear, norm, patch_embed
 from histojax.weights.mapping import Kind, TensorRule
 from histojax.weights.trees import is_ghost
 

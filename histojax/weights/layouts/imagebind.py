@@ -7,7 +7,7 @@ from collections.abc import Set
 import numpy as np
 
 from histojax.weights.layouts import Layout
-from histojax.weights.layouts.dinov2 import linear, norm
+from histojax.weights.layouts.parts import linear, norm
 from histojax.weights.mapping import KINDS, Kind, TensorRule
 from histojax.weights.trees import is_ghost
 

@@ -5,16 +5,10 @@ from __future__ import annotations
 from collections.abc import Set
 
 from histojax.weights.layouts import Layout
-from histojax.weights.layouts.dinov2 import linear
+from histojax.weights.layouts.parts import batch_norm, linear
 from histojax.weights.mapping import TensorRule
 
 _BLOCK, _PATH = "layer{stage}.{block}", "layer{stage}/block{block}"
-
-
-def batch_norm(name: str, path: str, *, optional: bool = False) -> tuple[TensorRule, ...]:
-    """Rules of a BatchNorm: weight, bias and the running statistics."""
-    leaves = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
-    return tuple(TensorRule(f"{name}.{a}", f"{path}/{b}", "vector", optional) for a, b in leaves.items())
 
 
 def _conv_bn(name: str, number: int, path: str) -> tuple[TensorRule, ...]:

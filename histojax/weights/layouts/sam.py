@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Set
 
 from histojax.weights.layouts import Layout
-from histojax.weights.layouts.dinov2 import linear, norm, patch_embed
+from histojax.weights.layouts.parts import linear, norm, patch_embed
 from histojax.weights.mapping import TensorRule
 
 

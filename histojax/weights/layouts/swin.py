@@ -7,8 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from histojax.weights.layouts import Layout
-from histojax.weights.layouts.dinov2 import linear, norm
-from histojax.weights.layouts.resnet import batch_norm
+from histojax.weights.layouts.parts import batch_norm, linear, norm, patch_embed
 from histojax.weights.mapping import TensorRule
 
 _BLOCK, _PATH = "layers.{stage}.blocks.{block}", "stage{stage}/blocks/block{block}"
@@ -32,10 +31,7 @@ _CONV_STEM: tuple[TensorRule, ...] = (
     TensorRule("patch_embed.proj.6.weight", "stem/conv3/kernel", "conv"),
     TensorRule("patch_embed.proj.6.bias", "stem/conv3/bias"),
 )
-_PATCH_STEM: tuple[TensorRule, ...] = (
-    TensorRule("patch_embed.proj.weight", "stem/proj/kernel", "patch"),
-    TensorRule("patch_embed.proj.bias", "stem/proj/bias"),
-)
+_PATCH_STEM = patch_embed("patch_embed.proj", "stem/proj")
 
 
 def _merging(name: str, path: str) -> tuple[TensorRule, ...]:

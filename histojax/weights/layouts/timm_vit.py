@@ -11,7 +11,8 @@ from collections.abc import Set
 from typing import Any
 
 from histojax.weights.layouts import Layout
-from histojax.weights.layouts.dinov2 import BLOCK_RULES, MLP_RULES, norm, patch_embed
+from histojax.weights.layouts.dinov2 import BLOCK_RULES, MLP_RULES
+from histojax.weights.layouts.parts import norm, patch_embed
 from histojax.weights.mapping import TensorRule
 from histojax.weights.vit_tree import faults_of, packed, positions_of, unpacked, without_class_row
 
