@@ -30,7 +30,8 @@ def command(workdir, *changes):
 @pytest.fixture(scope="session")
 def environment():
     """One device; compiled steps are shared by the processes of these tests, see conftest.py."""
-    return dict(os.environ, XLA_FLAGS="", JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0")
+    flags = os.environ["HISTOJAX_TEST_XLA_FLAGS"]
+    return dict(os.environ, XLA_FLAGS=flags, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0")
 
 
 def finish(env, workdir, *changes, **how):
@@ -226,7 +227,7 @@ def test_an_incomplete_only_checkpoint_is_no_start(straight, environment, capsys
 def test_two_devices_with_split_state_continue_from_the_exported_training_state(straight, environment, tmp_path):
     """The teacher goes on as the teacher: its first evaluation is the last one of the run before."""
     workdir, exported = tmp_path / "run", straight[0] / "export"
-    env = environment | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    env = environment | {"XLA_FLAGS": f"{environment['XLA_FLAGS']} --xla_force_host_platform_device_count=2"}
     done = finish(
         env,
         workdir,

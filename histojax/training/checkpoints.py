@@ -61,6 +61,7 @@ class Checkpoints:
         self._kept = _NewestAndBest(keep)
         logging.getLogger("absl").addFilter(not_from_orbax)
         if jax.process_index() == 0:
+            _remove_unfinished(self.folder)
             _move_aside(self.folder)
             shutil.rmtree(self._discarded, ignore_errors=True)
         self._manager = ocp.CheckpointManager(
@@ -68,7 +69,6 @@ class Checkpoints:
             item_names=("state", "notes"),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=self._kept,
-                cleanup_tmp_directories=True,
                 todelete_subdir=DISCARDED,  # a rename: no kill can leave half a checkpoint under a step's name
                 save_root_metadata=False,
             ),
@@ -171,7 +171,7 @@ def _names(name: str) -> Iterator[str]:
 
 
 def _remove_unfinished(folder: Path) -> None:
-    """Deletes what Orbax was writing when it failed; its own manager does so after a kill."""
+    """Deletes what Orbax was writing when it failed or was killed: its own name for it says so."""
     for path in folder.glob(f"*{ocp.path.step.TMP_DIR_SUFFIX}"):
         shutil.rmtree(path, ignore_errors=True)
 
