@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from histojax.models.parts import merge
 from histojax.ssl.targets import Centre
@@ -50,23 +49,6 @@ class TrainState:
         moments = optax.ScaleByAdamState(**rest.pop("moments"))
         centres = {k: Centre(**c) for k, c in rest.pop("centres").items()}
         return cls(step, rest, frozen, moments, centres)
-
-
-def state_sharding(state: TrainState, mesh: Mesh, fsdp: bool) -> TrainState:
-    """A sharding for each leaf of `state` (arrays or shapes) over the mesh axis "data": replicated, or with
-    `fsdp` the last divisible axis of every large leaf is split (never the leading axis of stacked blocks)."""
-    devices = mesh.shape["data"]
-
-    def shard(leaf) -> NamedSharding:
-        spec: list[str | None] = [None] * len(leaf.shape)
-        if fsdp and np.prod(leaf.shape) >= 2**14:
-            for axis in reversed(range(len(leaf.shape))):
-                if leaf.shape[axis] % devices == 0 and (axis or len(leaf.shape) == 1):
-                    spec[axis] = "data"
-                    break
-        return NamedSharding(mesh, PartitionSpec(*spec))
-
-    return jax.tree.map(shard, state)
 
 
 def parameter_count(tree: Tree) -> int:

@@ -17,13 +17,14 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from histojax.models.parts import merge
+from histojax.parallel.sharding import state_sharding
 from histojax.ssl import health
 from histojax.ssl.augment import multi_crop, normalize, resize
 from histojax.ssl.heads import logits
 from histojax.ssl.masks import MaskBatch, gather_patches, sample_masks
 from histojax.ssl.optimizer import clip
 from histojax.ssl.recipe import Recipe
-from histojax.ssl.state import TrainState, finite, state_sharding
+from histojax.ssl.state import TrainState, finite
 from histojax.ssl.targets import Centre, Targets, centred_softmax, masked_mean, sinkhorn
 from histojax.ssl.terms import Pass, has_terms, weighted_terms
 

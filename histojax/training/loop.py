@@ -31,11 +31,11 @@ from histojax.config import last_step
 from histojax.data import BadTileLog
 from histojax.evaluation import online
 from histojax.evaluation.evaluators import chooser, evaluators
+from histojax.parallel.sharding import state_sharding
 from histojax.runs.folder import RunFolder
 from histojax.runs.metrics import MetricWriter
 from histojax.ssl import terms
 from histojax.ssl.recipe import Recipe
-from histojax.ssl.state import state_sharding
 from histojax.ssl.step import make_features, make_step
 from histojax.training import results
 from histojax.training.checkpoints import Checkpoints

@@ -31,6 +31,7 @@ def plan(config: ConfigDict, recipe: Recipe, source: Any, tiles: online.EvalTile
     groups = "" if source.groups is None else f", {len(np.unique(source.groups))} {kind}"
     devices, v, c, steps = jax.devices(), recipe.vit, config.crops, last_step(config)
     passes = steps * config.batch_size / len(source)
+    stored = config.mesh.batch_shards == 0 and recipe.shards != len(devices)
     rows = {
         "encoder": f"{config.model.size}/{v.patch}, {sizes['backbone'] / 1e6:.1f}M parameters; {heads}",
         "trained": "" if recipe.train == ALL else f"{config.model.train}: {trained:,} parameters, and the heads",
@@ -42,8 +43,9 @@ def plan(config: ConfigDict, recipe: Recipe, source: Any, tiles: online.EvalTile
         "steps": f"{steps} of {config.batch_size} images ({passes:.1f} passes), schedules over "
         f"{config.epochs * config.epoch_steps}",
         "device": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), "
-        f"{np.dtype(v.dtype).name} matmuls, state {_bytes(state) / 2**30:.2f} GiB"
-        + (" over all devices" if config.mesh.fsdp else ""),
+        f"{np.dtype(v.dtype).name} matmuls, state {state_bytes(state) / 2**30:.2f} GiB"
+        + (" over all devices" if config.mesh.fsdp else "")
+        + (f"; a batch keeps the {recipe.shards} shards with which the run began" if stored else ""),
         "evaluation": f"every {config.eval.every} steps on {parts_in_words(tiles)}; {tiles.how}",
         "best": _best(config, tiles),
     }
@@ -87,5 +89,6 @@ def _classes(source: Any) -> str:
     return f"{len(source.classes)} classes" + (f" ({without} tiles of none)" if without else "")
 
 
-def _bytes(tree: Tree) -> int:
+def state_bytes(tree: Tree) -> int:
+    """Bytes of a tree of arrays or shapes."""
     return sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))

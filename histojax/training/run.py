@@ -15,12 +15,13 @@ from histojax.common.errors import UserError
 from histojax.common.signals import Stop
 from histojax.config import last_step
 from histojax.parallel.backend import is_out_of_memory, start_backend
-from histojax.runs.folder import RunFolder
+from histojax.runs.folder import RunFolder, disk_free_check
 from histojax.ssl.recipe import Recipe
 from histojax.training import results
 from histojax.training.evaluation_tiles import open_evaluation, open_training
+from histojax.training.first_state import abstract_state
 from histojax.training.loop import Loop, Stopped
-from histojax.training.plan import plan
+from histojax.training.plan import plan, state_bytes
 from histojax.training.recipe import recipe_of
 from histojax.training.resume import begun_run, check_same_tiles, check_step, facts_of, shards_to_use
 from histojax.training.start import Start, load_start
@@ -60,6 +61,8 @@ def train(
             _say(plan(config, recipe, source, tiles, start))
         if plan_only:
             return 0
+        if main:
+            disk_free_check(workdir, state_bytes(abstract_state(recipe, None)))  # for one more checkpoint
         loop = Loop(config, recipe, mesh, workdir, source, tiles, start, stop)
         stack.callback(loop.close)
         try:

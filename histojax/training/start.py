@@ -57,7 +57,7 @@ def load_start(config: ConfigDict, recipe: Recipe, offline: bool) -> Start:
     if training and recipe.train.kind != "all":
         notes.append(f"model.train={m.train}: what is not trained is the teacher's in both networks")
     for side, tree in sides.items():
-        _fit(config, recipe, tree, f"{side} of {', '.join(files)}")
+        _fit_to_model(config, recipe, tree, f"{side} of {', '.join(files)}")
     sources = [_source(name, fetched) for name, fetched in files.items()]
     return Start(sides["student"], sides["teacher"] if training else {}, sources, " | ".join(notes) or Start.report)
 
@@ -83,7 +83,7 @@ def _share(sides: dict[str, Tree], recipe: Recipe) -> list[str]:
     return notes
 
 
-def _fit(config: ConfigDict, recipe: Recipe, tree: Tree, file: str) -> None:
+def _fit_to_model(config: ConfigDict, recipe: Recipe, tree: Tree, file: str) -> None:
     """Resamples the position grid to the global crops and checks every shape; changes `tree`."""
     modes = {"paper": "exact", "offset": "offset", "antialias": "antialias"}
     if "backbone" in tree:
