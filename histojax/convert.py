@@ -71,7 +71,7 @@ def _main(argv: Sequence[str]) -> int:
 
     start_backend()
     record = find(values.encoder) if values.encoder else None
-    parcel = transfer.open_file(
+    weights = transfer.open_file(
         values.file,
         record,
         layout=None if values.layout == "auto" else values.layout,
@@ -81,25 +81,25 @@ def _main(argv: Sequence[str]) -> int:
         heads=values.heads,
         offline=values.offline,
     )
-    check_target(parcel.family, values.to, parcel.tree)
+    check_target(weights.family, values.to, weights.tree)
     if values.commercial:
-        check_commercial(parcel.chain, values.file)
-    print(report_of(parcel))
-    cli.warn("histojax convert", transfer.warnings(parcel, values.to))
+        check_commercial(weights.chain, values.file)
+    print(report_of(weights))
+    cli.warn("histojax convert", transfer.warnings(weights, values.to))
     if values.check:
         return 0
-    transfer.check_heads(parcel)
+    transfer.check_heads(weights)
     path = write_weights(
         expanded(values.out),
-        parcel.tree,
+        weights.tree,
         values.to,
-        {**parcel.facts, "report": _counts(parcel)},
-        family=parcel.family,
-        chain=parcel.chain,
-        heads=parcel.heads,
-        eps=parcel.eps,
-        rule=parcel.rule,
-        assumed=parcel.assumed,
+        {**weights.facts, "report": _counts(weights)},
+        family=weights.family,
+        chain=weights.chain,
+        heads=weights.heads,
+        eps=weights.eps,
+        rule=weights.rule,
+        assumed=weights.assumed,
     )
     print(f"written    {path}")
     return 0
@@ -119,26 +119,26 @@ def _arguments(argv: Sequence[str]) -> Any:
     return parser.parse_args(argv)
 
 
-def report_of(parcel: Any) -> str:
+def report_of(weights: Any) -> str:
     """What was recognised and what became of every tensor, a line a subject."""
-    rows = [("file", f"{parcel.facts['source']['file']}, SHA-256 {parcel.facts['source']['sha256']}")]
-    rows += [("step", note) for note in parcel.notes]
-    rows += [("matched", f"{len(parcel.report.matched)} tensors, {_kinds(parcel)}")]
+    rows = [("file", f"{weights.facts['source']['file']}, SHA-256 {weights.facts['source']['sha256']}")]
+    rows += [("step", note) for note in weights.notes]
+    rows += [("matched", f"{len(weights.report.matched)} tensors, {_kinds(weights)}")]
     for title in ("ignored", "unused", "missing"):
-        names = getattr(parcel.report, title)
+        names = getattr(weights.report, title)
         shown = f": {', '.join(names[:6])}{' ...' if len(names) > 6 else ''}" if names else ""
         rows.append((title, f"{len(names)}{shown}"))
-    rows += [("assumed", sentence) for sentence in parcel.assumed]
-    rows += [("licence", one.terms()) for one in parcel.chain]
+    rows += [("assumed", sentence) for sentence in weights.assumed]
+    rows += [("licence", one.terms()) for one in weights.chain]
     return "\n".join(f"{title:10s} {text}" for title, text in rows)
 
 
-def _kinds(parcel: Any) -> str:
-    return ", ".join(f"{count} {kind}" for kind, count in sorted(parcel.report.dtypes.items()))
+def _kinds(weights: Any) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(weights.report.dtypes.items()))
 
 
-def _counts(parcel: Any) -> dict[str, Any]:
-    report = parcel.report
+def _counts(weights: Any) -> dict[str, Any]:
+    report = weights.report
     return {"matched": len(report.matched), "ignored": report.ignored, "stored_as": report.dtypes}
 
 

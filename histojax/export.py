@@ -76,27 +76,27 @@ def _main(argv: Sequence[str]) -> int:
     from histojax.zoo import transfer  # jax is imported only from here on
 
     start_backend()
-    parcel = _open(values)
-    check_target(parcel.family, values.to, parcel.tree)
-    transfer.check_heads(parcel)
+    weights = _open(values)
+    check_target(weights.family, values.to, weights.tree)
+    transfer.check_heads(weights)
     if values.commercial:
-        check_commercial(parcel.chain, values.source)
-    cli.warn("histojax export", transfer.warnings(parcel, values.to))
-    positions = _fit_grid(parcel, values.image, values.positions)
+        check_commercial(weights.chain, values.source)
+    cli.warn("histojax export", transfer.warnings(weights, values.to))
+    positions = _fit_grid(weights, values.image, values.positions)
     path = write_weights(
         expanded(values.out),
-        parcel.tree,
+        weights.tree,
         values.to,
-        parcel.facts,
-        family=parcel.family,
-        chain=parcel.chain,
-        heads=parcel.heads,
-        eps=parcel.eps,
-        rule=parcel.rule,
+        weights.facts,
+        family=weights.family,
+        chain=weights.chain,
+        heads=weights.heads,
+        eps=weights.eps,
+        rule=weights.rule,
         positions=positions,
-        assumed=parcel.assumed,
+        assumed=weights.assumed,
     )
-    print("\n".join([*parcel.notes, *(f"assumed: {one}" for one in parcel.assumed), f"written {path}"]))
+    print("\n".join([*weights.notes, *(f"assumed: {one}" for one in weights.assumed), f"written {path}"]))
     return 0
 
 
@@ -114,10 +114,10 @@ def _arguments(argv: Sequence[str]) -> Any:
 
 def _open(values: Any) -> Any:
     """The weights that SOURCE names."""
-    from histojax.zoo import transfer
+    from histojax.zoo import run_weights, transfer
     from histojax.zoo.table import find
 
-    run = transfer.find_run(values.source)
+    run = run_weights.find_run(values.source)
     if run is not None:
         given = [name for name in ("encoder", "licence", "heads") if getattr(values, name)]
         if given:
@@ -125,7 +125,7 @@ def _open(values: Any) -> Any:
         if None not in (run.step, values.step):
             raise UserError(f"{values.source} is a checkpoint: leave --step out, or name the run {run.folder}")
         step = run.step if values.step is None else values.step
-        return transfer.open_run(run.folder, which=values.which or "teacher", step=step)
+        return run_weights.open_run(run.folder, which=values.which or "teacher", step=step)
     if values.step is not None:
         raise UserError(f"--step is for a training run, which {values.source} is not (no config.json of one)")
     return transfer.open_file(
@@ -138,9 +138,9 @@ def _open(values: Any) -> Any:
     )
 
 
-def _fit_grid(parcel: Any, image: int | None, mode: str | None) -> str:
-    """How the position grid came about, after it was brought to the wanted size; changes the parcel."""
-    if parcel.family != "vit":
+def _fit_grid(weights: Any, image: int | None, mode: str | None) -> str:
+    """How the position grid came about, after it was brought to the wanted size; changes the weights."""
+    if weights.family != "vit":
         if image is not None or mode is not None:
             raise UserError("--image and --positions are for ViTs: this network's positions are not resampled")
         return ""
@@ -149,20 +149,20 @@ def _fit_grid(parcel: Any, image: int | None, mode: str | None) -> str:
     from histojax.weights.pos_embed import mode_of
     from histojax.weights.vit_tree import grid_of, regrid
 
-    old, patch = grid_of(parcel.tree), architecture(parcel.tree, parcel.heads).patch
-    wanted = image or parcel.image or old * patch
+    old, patch = grid_of(weights.tree), architecture(weights.tree, weights.heads).patch
+    wanted = image or weights.image or old * patch
     if wanted % patch:
         raise UserError(f"--image {wanted} is not a multiple of the patch, {patch}")
-    if parcel.rule is not None and image is not None:
-        size = round(parcel.rule.size * image / (parcel.rule.crop or parcel.rule.size))
-        parcel.rule = dataclasses.replace(parcel.rule, size=size, crop=parcel.rule.crop and image)
+    if weights.rule is not None and image is not None:
+        size = round(weights.rule.size * image / (weights.rule.crop or weights.rule.size))
+        weights.rule = dataclasses.replace(weights.rule, size=size, crop=weights.rule.crop and image)
     if wanted // patch == old:
-        return str(parcel.grid)
-    registers = "register_tokens" in parcel.tree
-    mode = mode_of(mode or parcel.mode or "meta", registers)
-    parcel.tree = regrid(parcel.tree, wanted // patch, mode)
+        return str(weights.grid)
+    registers = "register_tokens" in weights.tree
+    mode = mode_of(mode or weights.mode or "meta", registers)
+    weights.tree = regrid(weights.tree, wanted // patch, mode)
     how = resampled(old, wanted // patch, mode)
-    parcel.notes.append(f"position grid {how}")
+    weights.notes.append(f"position grid {how}")
     return how
 
 

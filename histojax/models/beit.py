@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from histojax.models.blocks import Block, biased_attention, check_side, layer_norm, patchify, run_blocks, stacked
+from histojax.models.blocks import Block, check_side, run_blocks, stacked
+from histojax.models.layers import attention_einsum, layer_norm, patchify
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +112,7 @@ class Beit(nnx.Module):
 
         def mix(attn, y, table):
             bias = shared if table is None else table[index]  # (T, T, H)
-            core = partial(biased_attention, bias=jnp.moveaxis(bias, -1, 0) if bias.ndim else bias)
+            core = partial(attention_einsum, bias=jnp.moveaxis(bias, -1, 0) if bias.ndim else bias)
             return attn(y, core)
 
         tables = self.layer_rel_pos[...] if c.relative == "layer" else None

@@ -1,4 +1,4 @@
-"""Parts of the inference-only encoders: pre-norm blocks, biased attention, torch-like convolutions."""
+"""Parts of the inference-only encoders: pre-norm blocks, stacks of them, torch-like convolutions."""
 
 from __future__ import annotations
 
@@ -9,14 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from histojax.models.vit import LayerScale
-
-Core = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # q, k, v (..., T, H, d) -> (..., T, H, d)
-
-
-def layer_norm(dim: int, eps: float, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """LayerNorm over the last axis in float32, variance computed in two passes as torch does."""
-    return nnx.LayerNorm(dim, epsilon=eps, use_fast_variance=False, dtype=jnp.float32, rngs=rngs)
+from histojax.models.layers import Attention, LayerScale, Mlp, layer_norm
 
 
 def batch_norm(channels: int, eps: float, rngs: nnx.Rngs) -> nnx.BatchNorm:
@@ -24,56 +17,10 @@ def batch_norm(channels: int, eps: float, rngs: nnx.Rngs) -> nnx.BatchNorm:
     return nnx.BatchNorm(channels, use_running_average=True, epsilon=eps, dtype=jnp.float32, rngs=rngs)
 
 
-def patchify(images: jax.Array, patch: int) -> jax.Array:
-    """(N, H/p, W/p, p*p*3) from images (N, H, W, 3): rows of a patch convolution's kernel in (p, p, 3) order."""
-    n, height, width, channels = images.shape
-    h, w = height // patch, width // patch
-    x = images.reshape(n, h, patch, w, patch, channels).swapaxes(2, 3)
-    return x.reshape(n, h, w, patch * patch * channels)
-
-
 def check_side(images: jax.Array, side: int, family: str) -> None:
     """Raise ValueError unless `images` are (N, side, side, 3): positions of `family` are not resampled."""
     if images.shape[1:] != (side, side, 3):
         raise ValueError(f"{family} takes images (N, {side}, {side}, 3), got {images.shape}: resize them to {side} px")
-
-
-def biased_attention(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array) -> jax.Array:
-    """(..., T, H, d) softmax attention with `bias`, broadcast to (..., H, T, S), added to the scaled scores.
-
-    Queries (..., T, H, d) are scaled by d**-0.5; the sum is divided out after the product with v (..., S, H, d).
-    """
-    q, k, v = (jnp.swapaxes(x, -2, -3) for x in (q * q.shape[-1] ** -0.5, k, v))
-    scores = jnp.einsum("...td,...sd->...ts", q, k, preferred_element_type=jnp.float32) + bias
-    weights = jnp.exp(scores - scores.max(-1, keepdims=True))
-    out = jnp.einsum("...ts,...sd->...td", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
-    return jnp.swapaxes(out / weights.sum(-1, keepdims=True), -2, -3).astype(v.dtype)
-
-
-class Attention(nnx.Module):
-    """Fused qkv product ordered [3, heads, dim / heads], a given attention core, output projection."""
-
-    def __init__(self, dim: int, heads: int, *, dtype: Any, rngs: nnx.Rngs):
-        self.heads = heads
-        self.qkv = nnx.Linear(dim, 3 * dim, dtype=dtype, rngs=rngs)
-        self.proj = nnx.Linear(dim, dim, dtype=dtype, rngs=rngs)
-
-    def __call__(self, x: jax.Array, core: Core) -> jax.Array:
-        """(..., T, D) from tokens (..., T, D)."""
-        *lead, dim = x.shape
-        q, k, v = jnp.unstack(self.qkv(x).reshape(*lead, 3, self.heads, dim // self.heads), axis=-3)
-        return self.proj(core(q, k, v).reshape(*lead, dim))
-
-
-class FeedForward(nnx.Module):
-    """fc2(gelu(fc1 x)) with the exact (erf) GELU."""
-
-    def __init__(self, dim: int, hidden: int, *, dtype: Any, rngs: nnx.Rngs):
-        self.fc1 = nnx.Linear(dim, hidden, dtype=dtype, rngs=rngs)
-        self.fc2 = nnx.Linear(hidden, dim, dtype=dtype, rngs=rngs)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
 
 
 class GatedFeedForward(nnx.Module):
@@ -108,7 +55,7 @@ class Block(nnx.Module):
     ):
         self.norm1, self.norm2 = layer_norm(dim, eps, rngs), layer_norm(dim, eps, rngs)
         self.attn = Attention(dim, heads, dtype=dtype, rngs=rngs)
-        feed = GatedFeedForward if gated else FeedForward
+        feed = GatedFeedForward if gated else Mlp
         self.mlp = feed(dim, hidden, dtype=dtype, rngs=rngs)
         self.scaled = layerscale
         if layerscale:

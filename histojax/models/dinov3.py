@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from histojax.models.blocks import Block, layer_norm, patchify, run_blocks, stacked
-from histojax.models.layers import attention
+from histojax.models.blocks import Block, run_blocks, stacked
+from histojax.models.layers import attention, layer_norm, patchify
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from histojax.models.blocks import Block, check_side, layer_norm, patchify, run_blocks, stacked
-from histojax.models.layers import attention
+from histojax.models.blocks import Block, check_side, run_blocks, stacked
+from histojax.models.layers import attention, layer_norm, patchify
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,8 @@
-"""Layers shared by the transformer encoders."""
+"""Layers shared by all transformer encoders: norms, patches, attention, feed-forwards, LayerScale."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,8 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 ATTENTION = ("einsum", "xla", "cudnn")
+DEFAULT_INIT = nnx.initializers.lecun_normal()
+Core = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # q, k, v (..., T, H, d) -> (..., T, H, d)
 
 
 def init_normal(std: float) -> nnx.initializers.Initializer:
@@ -24,6 +28,26 @@ def init_uniform(bound: float) -> nnx.initializers.Initializer:
     return init
 
 
+def layer_norm(dim: int, eps: float, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """LayerNorm over the last axis in float32, variance computed in two passes as torch does."""
+    return nnx.LayerNorm(dim, epsilon=eps, use_fast_variance=False, dtype=jnp.float32, rngs=rngs)
+
+
+def patchify(images: jax.Array, patch: int) -> jax.Array:
+    """(N, H/p, W/p, p*p*3) from images (N, H, W, 3): rows of a patch convolution's kernel in (p, p, 3) order."""
+    n, height, width, channels = images.shape
+    h, w = height // patch, width // patch
+    x = images.reshape(n, h, patch, w, patch, channels).swapaxes(2, 3)
+    return x.reshape(n, h, w, patch * patch * channels)
+
+
+class LayerScale(nnx.Module):
+    """A learned factor per channel (Touvron et al. 2021)."""
+
+    def __init__(self, dim: int, init: float):
+        self.gamma = nnx.Param(jnp.full((dim,), init, jnp.float32))
+
+
 def attention(q: jax.Array, k: jax.Array, v: jax.Array, how: str = "einsum") -> jax.Array:
     """Softmax attention, (B, T, H, d) from queries (B, T, H, d), keys and values (B, S, H, d), scaled by d**-0.5.
 
@@ -32,18 +56,23 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array, how: str = "einsum") -> 
     NVIDIA GPU and 16-bit inputs). Softmax statistics are float32 in all of them.
     """
     if how == "einsum":
-        return _attention_einsum(q, k, v)
+        return attention_einsum(q, k, v)
     if how == "cudnn":
         return _attention_cudnn(q, k, v)
     return jax.nn.dot_product_attention(q, k, v, implementation="xla")
 
 
-def _attention_einsum(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q * q.shape[-1] ** -0.5, k, v))  # (B, H, T, d)
-    logits = jnp.einsum("bhtd,bhsd->bhts", q, k, preferred_element_type=jnp.float32)
-    weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
-    out = jnp.einsum("bhts,bhsd->bhtd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
-    return jnp.swapaxes(out / weights.sum(-1, keepdims=True), 1, 2).astype(v.dtype)
+def attention_einsum(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+    """Softmax attention, (..., T, H, d), with `bias`, broadcast to (..., H, T, S), added to the scaled scores.
+
+    Queries (..., T, H, d) are scaled by d**-0.5; the sum is divided out after the product with v (..., S, H, d).
+    """
+    q, k, v = (jnp.swapaxes(x, -2, -3) for x in (q * q.shape[-1] ** -0.5, k, v))  # (..., H, T, d)
+    scores = jnp.einsum("...td,...sd->...ts", q, k, preferred_element_type=jnp.float32)
+    scores = scores if bias is None else scores + bias
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
+    out = jnp.einsum("...ts,...sd->...td", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+    return jnp.swapaxes(out / weights.sum(-1, keepdims=True), -2, -3).astype(v.dtype)
 
 
 def _attention_cudnn(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
@@ -76,10 +105,27 @@ def apply_linear(layer: nnx.Linear, x: jax.Array, gamma: jax.Array | None = None
     return out if a is None else out + (x @ a.astype(x.dtype)) @ b[0]
 
 
+class Attention(nnx.Module):
+    """Fused qkv product ordered [3, heads, dim / heads], a given attention core, output projection."""
+
+    def __init__(self, dim: int, heads: int, *, dtype, rngs: nnx.Rngs, kernel_init=DEFAULT_INIT):
+        self.heads = heads
+        self.qkv = nnx.Linear(dim, 3 * dim, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+        self.proj = nnx.Linear(dim, dim, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+
+    def __call__(self, x: jax.Array, core: Core, gamma: jax.Array | None = None) -> jax.Array:
+        """(..., T, D) from tokens (..., T, D), times LayerScale's `gamma` if given."""
+        *lead, dim = x.shape
+        qkv = checkpoint_name(apply_linear(self.qkv, x), "qkv")
+        q, k, v = jnp.unstack(qkv.reshape(*lead, 3, self.heads, dim // self.heads), axis=-3)
+        out = checkpoint_name(core(q, k, v).reshape(*lead, dim), "attention")
+        return apply_linear(self.proj, out, gamma)
+
+
 class Mlp(nnx.Module):
     """Two linear layers with an exact (erf) GELU between."""
 
-    def __init__(self, dim: int, hidden: int, *, dtype, kernel_init, rngs: nnx.Rngs):
+    def __init__(self, dim: int, hidden: int, *, dtype, rngs: nnx.Rngs, kernel_init=DEFAULT_INIT):
         self.fc1 = nnx.Linear(dim, hidden, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
         self.fc2 = nnx.Linear(hidden, dim, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
 
@@ -91,7 +137,7 @@ class Mlp(nnx.Module):
 class SwiGlu(nnx.Module):
     """Gated feed-forward: w3(silu(first half of w12 x) * second half)."""
 
-    def __init__(self, dim: int, hidden: int, *, dtype, kernel_init, rngs: nnx.Rngs):
+    def __init__(self, dim: int, hidden: int, *, dtype, rngs: nnx.Rngs, kernel_init=DEFAULT_INIT):
         self.w12 = nnx.Linear(dim, 2 * hidden, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
         self.w3 = nnx.Linear(hidden, dim, dtype=dtype, kernel_init=kernel_init, rngs=rngs)
 

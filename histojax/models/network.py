@@ -19,7 +19,7 @@ from histojax.models.sam import Sam, SamConfig
 from histojax.models.swin import Swin, SwinConfig
 from histojax.models.vit import ViT, ViTConfig
 
-FAMILIES: dict[type, tuple[str, Callable[..., nnx.Module]]] = {  # configuration: name of the family, network
+NETWORKS: dict[type, tuple[str, Callable[..., nnx.Module]]] = {  # configuration: name of the family, network
     ViTConfig: ("vit", ViT),
     Dinov3Config: ("dinov3", Dinov3),
     BeitConfig: ("beit", Beit),
@@ -50,12 +50,12 @@ POOLINGS: dict[str, tuple[str, Callable[[Outputs], jax.Array]]] = {  # what it i
 
 def family(config: Any) -> str:
     """Name of the network's family: vit, dinov3, beit, sam, imagebind, swin or resnet."""
-    return FAMILIES[type(config)][0]
+    return NETWORKS[type(config)][0]
 
 
 def build(config: Any, rngs: nnx.Rngs) -> Any:
     """The network with random parameters."""
-    return FAMILIES[type(config)][1](config, rngs=rngs)
+    return NETWORKS[type(config)][1](config, rngs=rngs)
 
 
 @functools.lru_cache(maxsize=128)

@@ -15,17 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from histojax.models.blocks import (
-    Block,
-    Conv,
-    check_side,
-    in_order,
-    layer_norm,
-    numbered,
-    patchify,
-    run_blocks,
-    stacked,
-)
+from histojax.models.blocks import Block, Conv, check_side, in_order, numbered, run_blocks, stacked
+from histojax.models.layers import layer_norm, patchify
 
 SCORES = 1 << 22  # attention scores in memory at a time (16 MiB: a processor's cache); more run in turns
 

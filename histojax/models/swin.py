@@ -15,17 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from histojax.models.blocks import (
-    Block,
-    Conv,
-    batch_norm,
-    biased_attention,
-    check_side,
-    in_order,
-    layer_norm,
-    numbered,
-    patchify,
-)
+from histojax.models.blocks import Block, Conv, batch_norm, check_side, in_order, numbered
+from histojax.models.layers import attention_einsum, layer_norm, patchify
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +110,7 @@ class SwinBlock(Block):
 
         def mix(attn, y):
             y = to_windows(jnp.roll(y, (-self.shift, -self.shift), (1, 2)), self.window)
-            y = from_windows(attn(y, partial(biased_attention, bias=bias)), (height, width), self.window)
+            y = from_windows(attn(y, partial(attention_einsum, bias=bias)), (height, width), self.window)
             return jnp.roll(y, (self.shift, self.shift), (1, 2))
 
         return super().__call__(x, mix)

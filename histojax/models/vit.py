@@ -15,7 +15,18 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from histojax.models.layers import Mlp, SwiGlu, apply_linear, attention, init_normal, init_uniform, swiglu_hidden
+from histojax.models.layers import (
+    Attention,
+    LayerScale,
+    Mlp,
+    SwiGlu,
+    attention,
+    init_normal,
+    init_uniform,
+    layer_norm,
+    patchify,
+    swiglu_hidden,
+)
 from histojax.models.positions import resample
 from histojax.models.sizes import SIZES
 
@@ -55,46 +66,22 @@ class ViTConfig:
         return 1 + self.registers
 
 
-class Attention(nnx.Module):
-    """Multi-head self-attention, one fused qkv product ordered [3, heads, dim / heads]."""
-
-    def __init__(self, c: ViTConfig, rngs: nnx.Rngs):
-        linear = partial(nnx.Linear, dtype=c.dtype, kernel_init=init_normal(0.02), rngs=rngs)
-        self.heads, self.how = c.heads, c.attention
-        self.qkv = linear(c.dim, 3 * c.dim)
-        self.proj = linear(c.dim, c.dim)
-
-    def __call__(self, x: jax.Array, gamma: jax.Array | None = None) -> jax.Array:
-        batch, tokens, dim = x.shape
-        qkv = checkpoint_name(apply_linear(self.qkv, x), "qkv")
-        q, k, v = jnp.unstack(qkv.reshape(batch, tokens, 3, self.heads, dim // self.heads), axis=2)
-        out = attention(q, k, v, self.how).reshape(batch, tokens, dim)
-        return apply_linear(self.proj, checkpoint_name(out, "attention"), gamma)
-
-
-class LayerScale(nnx.Module):
-    """A learned factor per channel (Touvron et al. 2021)."""
-
-    def __init__(self, dim: int, init: float):
-        self.gamma = nnx.Param(jnp.full((dim,), init, jnp.float32))
-
-
 class Block(nnx.Module):
     """Pre-norm transformer block; the two residual branches are methods so that stochastic depth can skip them."""
 
     def __init__(self, c: ViTConfig, rngs: nnx.Rngs):
-        norm = partial(nnx.LayerNorm, c.dim, epsilon=c.eps, use_fast_variance=False, dtype=jnp.float32, rngs=rngs)
         hidden = c.hidden or (swiglu_hidden(c.dim) if c.ffn == "swiglu" else 4 * c.dim)
         ffn = SwiGlu if c.ffn == "swiglu" else Mlp
-        self.norm1, self.norm2 = norm(), norm()
-        self.attn = Attention(c, rngs)
+        self.norm1, self.norm2 = layer_norm(c.dim, c.eps, rngs), layer_norm(c.dim, c.eps, rngs)
+        self.attn = Attention(c.dim, c.heads, dtype=c.dtype, kernel_init=init_normal(0.02), rngs=rngs)
         self.mlp = ffn(c.dim, hidden, dtype=c.dtype, kernel_init=init_normal(0.02), rngs=rngs)
         if c.layerscale is not None:
             self.ls1, self.ls2 = LayerScale(c.dim, c.layerscale), LayerScale(c.dim, c.layerscale)
-        self.scaled = c.layerscale is not None
+        self.scaled, self.how = c.layerscale is not None, c.attention
 
     def attend(self, x: jax.Array) -> jax.Array:
-        return self.attn(self.norm1(x), self.ls1.gamma[...] if self.scaled else None).astype(jnp.float32)
+        gamma = self.ls1.gamma[...] if self.scaled else None
+        return self.attn(self.norm1(x), partial(attention, how=self.how), gamma).astype(jnp.float32)
 
     def feed(self, x: jax.Array) -> jax.Array:
         return self.mlp(self.norm2(x), self.ls2.gamma[...] if self.scaled else None).astype(jnp.float32)
@@ -147,7 +134,7 @@ class ViT(nnx.Module):
         if c.registers:
             self.register_tokens = nnx.Param(init_normal(1e-6)(rngs.params(), (1, c.registers, c.dim), jnp.float32))
         self.blocks = nnx.split_rngs(splits=c.depth)(nnx.vmap(lambda r: Block(c, r)))(rngs)
-        self.norm = nnx.LayerNorm(c.dim, epsilon=c.eps, use_fast_variance=False, dtype=jnp.float32, rngs=rngs)
+        self.norm = layer_norm(c.dim, c.eps, rngs)
 
     def __call__(
         self,
@@ -191,8 +178,8 @@ class ViT(nnx.Module):
         size = (height // c.patch, width // c.patch)
         if (size[0] * c.patch, size[1] * c.patch) != (height, width):
             raise ValueError(f"image sides {height}x{width} must be multiples of the patch, {c.patch}")
-        x = images.reshape(n, size[0], c.patch, size[1], c.patch, 3).swapaxes(2, 3)
-        x = self.patch_embed(x.reshape(n, size[0] * size[1], -1)).astype(jnp.float32)
+        x = patchify(images, c.patch).reshape(n, size[0] * size[1], -1)
+        x = self.patch_embed(x).astype(jnp.float32)
         if masks is not None:
             x = jnp.where(masks[..., None], self.mask_token[...][None], x)
         front, patches = self.positions(size)

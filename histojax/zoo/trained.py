@@ -13,10 +13,12 @@ from histojax.models.vit import ViTConfig
 from histojax.weights.families import FAMILIES
 from histojax.weights.library_configs import InputRule, architecture
 from histojax.weights.licence import Link, card_beside, verdict
+from histojax.zoo.known_weights import KnownWeights
 from histojax.zoo.published import ENDINGS, record_with, weights_sha256
 from histojax.zoo.record import EncoderRecord, Preprocess, WeightFile
+from histojax.zoo.run_weights import find_run, open_run, sha256_of_tree
 from histojax.zoo.table import ENCODERS, is_known
-from histojax.zoo.transfer import Parcel, find_run, open_file, open_run, sha256_of_tree
+from histojax.zoo.transfer import open_file
 
 
 def path_of(name: str | Path) -> Path | None:
@@ -55,7 +57,7 @@ def published_at(path: Path) -> EncoderRecord | None:
     return dataclasses.replace(record, preprocess=told)
 
 
-def open_trained(path: Path, which: str | None = None) -> tuple[EncoderRecord, Parcel]:
+def open_trained(path: Path, which: str | None = None) -> tuple[EncoderRecord, KnownWeights]:
     """(record of the encoder, its weights) at a path where none of the published ones lies.
 
     Args:
@@ -79,7 +81,7 @@ def open_trained(path: Path, which: str | None = None) -> tuple[EncoderRecord, P
     return _record_of(opened, path), opened
 
 
-def _record_of(opened: Parcel, path: Path) -> EncoderRecord:
+def _record_of(opened: KnownWeights, path: Path) -> EncoderRecord:
     """The record of a ViT by its weights and what is known of them."""
     shape = architecture(opened.tree, opened.heads, opened.eps or FAMILIES["vit"].eps)
     trained = "recipe" in opened.facts

@@ -11,7 +11,7 @@ from histojax.zoo.published import address, download, obtain, record_of, weights
 from histojax.zoo.record import WeightFile
 from histojax.zoo.table import ENCODERS, find_file
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 HUB = WeightFile("model.bin", hub="owner/name")
 
 

@@ -12,7 +12,7 @@ from parity_cases.backbones import backbone_tensors
 
 from histojax.common.errors import UserError
 from histojax.models.network import (
-    FAMILIES,
+    NETWORKS,
     POOLINGS,
     abstract,
     family,
@@ -300,7 +300,7 @@ def test_an_unknown_file_suggests_the_nearest():
 
 
 def test_every_family_is_in_the_table():
-    assert {family(record.network) for record in ENCODERS.values()} == {name for name, _ in FAMILIES.values()}
+    assert {family(record.network) for record in ENCODERS.values()} == {name for name, _ in NETWORKS.values()}
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ from histojax.weights.write import write_weights
 from histojax.zoo import table
 from histojax.zoo.encoder import load_encoder
 from histojax.zoo.record import EncoderRecord, Preprocess, WeightFile
+from histojax.zoo.run_weights import find_run
 from histojax.zoo.trained import path_of
-from histojax.zoo.transfer import find_run
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "extractors"
 HIBOU = GOLDEN / "hf_dinov2reg_hibou_like.safetensors"

@@ -20,9 +20,10 @@ import numpy as np
 from flax import nnx
 
 from histojax.models.beit import BeitConfig
-from histojax.models.blocks import in_order, patchify
+from histojax.models.blocks import in_order
 from histojax.models.dinov3 import Dinov3Config
 from histojax.models.imagebind import ImageBindConfig
+from histojax.models.layers import patchify
 from histojax.models.network import abstract, family
 from histojax.models.resnet import ResNetConfig
 from histojax.models.sam import SamConfig
