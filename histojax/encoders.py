@@ -38,6 +38,7 @@ in Python:
   import histojax
   encoder = histojax.load_encoder("dinov2_vits14")               # downloads once, checks, prints the licence
   encoder = histojax.load_encoder("uni", weights="my/file.bin")  # a local file; nothing is downloaded
+  encoder = histojax.load_encoder("runs/mine")                   # what `histojax train` made
   features = encoder(tiles)                                      # (N, H, W, 3) uint8 -> (N, D) float32
 
 gated encoders (marked *): accept the terms on the page that `histojax encoders NAME` shows, then set HF_TOKEN or run

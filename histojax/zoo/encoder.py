@@ -82,7 +82,8 @@ def load_encoder(
         offline: never download; a missing file is an error that says what to put where.
         dtype: of the matrix products; parameters, norms and features are float32 in any case.
         batch_size: images per call of the compiled program; default: 32 of 224 px, fewer if larger.
-        cache: folder of downloaded files; default $HISTOJAX_CACHE, else ~/.cache/histojax.
+        cache: our folder of downloaded files, default $HISTOJAX_CACHE, else ~/.cache/histojax; what is not in it and
+            lies on the Hugging Face hub comes into the cache of the hub.
         seed: of random parameters.
 
     Raises:
