@@ -40,7 +40,7 @@ from histojax.zoo.parameters import (
 )
 from histojax.zoo.published import download, licences_of, not_published, record_with, weights_sha256
 from histojax.zoo.record import EncoderRecord, Preprocess
-from histojax.zoo.table import find
+from histojax.zoo.table import find, is_known
 from histojax.zoo.trained import open_trained, path_of, published_at
 
 Tiles = np.ndarray | Sequence[np.ndarray]
@@ -95,6 +95,8 @@ def load_encoder(
     path = None if isinstance(name, EncoderRecord) else path_of(name)
     if path is not None and weights is not None:
         raise UserError(f"{path}: is a path of weights itself; leave `weights` out, or give an encoder's name first")
+    if path is not None and isinstance(name, str) and is_known(name):
+        _say_once(f"{name}: the weights in this folder, not the published encoder of that name")
     record = _known_record(name, path)
     if record is None:
         loaded = _load_trained(Path(path or ""), which, change, commercial)
@@ -152,6 +154,8 @@ def _load_trained(
     if commercial:
         check_commercial(opened.chain, path)
     tree, notes = fit_parameters(opened.tree, run_config(record))
+    for sentence in opened.assumed:
+        _say_once(f"{record.name}: assumed, not stated by the file: {sentence}")
     sha256 = record.weights[0].sha256 or ""
     show_licences(record, opened.chain)
     return _Loaded(record, tree, opened.path.name, sha256, [*opened.notes, *opened.assumed, *notes], opened.chain)
@@ -332,6 +336,11 @@ def show_licences(record: EncoderRecord, licences: Sequence[Link]) -> None:
     lines = [f"{record.name}: licence {record.terms}"]
     lines += [f"{record.name}: these weights come from {one.terms()}" for one in licences if one.what != record.name]
     for line in lines:
-        if line not in _shown:
-            _shown.add(line)
-            print(line, file=sys.stderr)
+        _say_once(line)
+
+
+def _say_once(line: str) -> None:
+    """Prints a line on stderr, the first time only."""
+    if line not in _shown:
+        _shown.add(line)
+        print(line, file=sys.stderr)

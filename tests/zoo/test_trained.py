@@ -180,11 +180,13 @@ def test_a_converted_encoder_is_that_encoder(tmp_path, monkeypatch):
     assert encoder.preprocess.mean == made.preprocess.mean
 
 
-def test_names_before_paths_that_are_not_ours(tmp_path, monkeypatch, finished):
+def test_names_before_paths_that_are_not_ours(tmp_path, monkeypatch, finished, capsys):
     monkeypatch.chdir(tmp_path)
     Path("uni").mkdir()
     assert path_of("uni") is None and path_of("./uni") is None and path_of(Path("uni")) == Path("uni")
     shutil.copytree(finished[0], "virchow")
+    assert load_encoder("virchow", batch_size=3).record.name == "tiny_vit_micro"
+    assert "virchow: the weights in this folder, not the published encoder" in capsys.readouterr().err
     assert path_of("virchow") == Path("virchow") and find_run("virchow/checkpoints/0").step == 0
     monkeypatch.chdir("virchow/checkpoints/0")
     assert find_run(".").step == 0
