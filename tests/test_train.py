@@ -471,13 +471,14 @@ def test_a_workdir_that_is_a_file_is_refused(capsys, tmp_path):
 
 
 def test_check_prints_the_plan_and_writes_nothing(capsys, tmp_path):
-    flags = ["--check", "--config.mesh.batch_shards=1"]
+    flags = ["--check", "--config.mesh.batch_shards=1", "--config.model.train=lora:2"]
     assert train.main(["--config", TINY, "--workdir", str(tmp_path / "run"), *flags]) == 0
     plan = capsys.readouterr().out
     best = "best        the checkpoint with the highest 5-NN on validation; test is reported, never chosen on"
     evaluation = r"evaluation  every 4 steps on fit \d+ tiles of \d groups, validation \d+ .*, test .*split by patient"
     assert re.search(evaluation, plan), plan
-    for line in ("vit_micro/7", "64 tiles, 9 classes", "10 of 8 images", "2 x 28 px + 2 x 14 px", "GiB", best):
+    trained = "trained     lora:2: 4,096 parameters, and the heads"
+    for line in ("vit_micro/7", "64 tiles, 9 classes", "10 of 8 images", "2 x 28 px + 2 x 14 px", "GiB", best, trained):
         assert line in plan
     assert not (tmp_path / "run").exists()
 

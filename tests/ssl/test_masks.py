@@ -123,16 +123,16 @@ def test_batch_is_consistent(grid, crops):
     assert masks.shape == (3, crops, n) and masks.dtype == bool
     bound = m.upper_bound(crops, n)
     assert batch.indices.shape == batch.weights.shape == (3, bound)
-    for group in range(3):
-        count = int(batch.count[group])
-        per_crop = masks[group].sum(1)
+    for shard in range(3):
+        count = int(batch.count[shard])
+        per_crop = masks[shard].sum(1)
         assert count == per_crop.sum() <= bound
-        places = np.flatnonzero(masks[group])
-        np.testing.assert_array_equal(batch.indices[group, :count], places)
-        np.testing.assert_allclose(batch.weights[group, :count], 1 / per_crop[places // n], rtol=1e-6)
-        assert (np.asarray(batch.weights[group, count:]) == 0).all()
-        assert (np.asarray(batch.indices[group, count:]) == 0).all()
-        assert np.isclose(batch.weights[group].sum(), (per_crop > 0).sum(), atol=1e-4)
+        places = np.flatnonzero(masks[shard])
+        np.testing.assert_array_equal(batch.indices[shard, :count], places)
+        np.testing.assert_allclose(batch.weights[shard, :count], 1 / per_crop[places // n], rtol=1e-6)
+        assert (np.asarray(batch.weights[shard, count:]) == 0).all()
+        assert (np.asarray(batch.indices[shard, count:]) == 0).all()
+        assert np.isclose(batch.weights[shard].sum(), (per_crop > 0).sum(), atol=1e-4)
         assert (per_crop > 0).sum() <= crops // 2
 
 
@@ -163,14 +163,14 @@ def test_batch_statistics_match_recorded_ones():
     np.testing.assert_allclose(batch.weights.sum(1), 4, rtol=1e-5)
     ours = np.bincount(per_crop.ravel(), minlength=257)
     assert two_samples(ours[1:], GOLDEN["collate_batch4/hist_masked_per_crop"][1:]) > 1e-3
-    of_place = (per_crop > 0).mean(0)  # shuffled over all crops of the group
+    of_place = (per_crop > 0).mean(0)  # shuffled over all crops of the shard
     assert np.abs(of_place - 0.5).max() < 4.5 * 0.5 / 20
 
 
-def test_keys_and_groups_differ_and_repeat():
+def test_keys_and_shards_differ_and_repeat():
     first, again, other = (SAMPLE(jax.random.key(i), 3, 13, (7, 7)).masks for i in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert (np.asarray(first) != np.asarray(other)).any()
     assert (np.asarray(first[0]) != np.asarray(first[1])).any()
-    alone = SAMPLE(jax.random.key(0), 1, 13, (7, 7)).masks  # a group does not depend on their number
+    alone = SAMPLE(jax.random.key(0), 1, 13, (7, 7)).masks  # a shard does not depend on their number
     np.testing.assert_array_equal(alone[0], first[0])

@@ -63,7 +63,7 @@ def test_the_centre_lags_one_step():
     np.testing.assert_allclose(centre.apply(), 0.1 * first, rtol=1e-6)
 
 
-def test_masked_mean_counts_groups_equally_whatever_their_size():
+def test_masked_mean_counts_shards_equally_whatever_their_size():
     scores = jnp.asarray(np.stack([np.full((4, 2), 1.0), np.full((4, 2), 3.0)]), jnp.float32)
     valid = jnp.asarray([[1, 0, 0, 0], [1, 1, 1, 1]], jnp.float32)
     np.testing.assert_allclose(masked_mean(scores, valid), 2.0)

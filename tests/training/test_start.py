@@ -9,6 +9,7 @@ from tiny_recipe import tiny_config, tiny_recipe
 from torch_writer import save
 
 from histojax.common.errors import UserError
+from histojax.ssl.trainable import whole
 from histojax.training.evaluation_tiles import open_evaluation, open_training
 from histojax.training.first_state import abstract_state, first_state
 from histojax.training.plan import plan
@@ -43,10 +44,10 @@ def folder(trees, tmp_path_factory):
     return folder
 
 
-def start_of(folder, *names, weights=""):
+def start_of(folder, *names, weights="", train="all"):
     files = ",".join(str(folder / name) for name in names)
-    config = tiny_config(model__continue_from=files, model__weights=weights and str(folder / weights))
-    start = load_start(config, tiny_recipe(), offline=True)
+    leaves = {"model__continue_from": files, "model__weights": weights and str(folder / weights), "model__train": train}
+    start = load_start(tiny_config(**leaves), tiny_recipe(model__train=train), offline=True)
     return {"student": start.student, "teacher": start.teacher}, start
 
 
@@ -71,6 +72,20 @@ def test_the_first_state_has_what_was_loaded_and_lets_go_of_the_rest(folder, tre
     assert_is(jax.device_get(state.networks["student"]), trees["student"])
     assert_is(jax.device_get(state.networks["teacher"]), trees["teacher"])
     assert start.student == {} and start.teacher == {}
+
+
+def test_what_is_frozen_is_the_teacher_s_in_both_networks(folder, trees):
+    _, start = start_of(folder, "", train="last:1")
+    assert "model.train=last:1: what is not trained is the teacher's in both networks" in start.report
+    state = first_state(tiny_recipe(model__train="last:1"), start, jax.random.key(5), None)
+    for side in ("student", "teacher"):
+        found = whole(jax.device_get(state.parameters(side)))
+        assert_is(found["dino_head"], trees[side]["dino_head"])
+        assert_is(found["backbone"]["norm"], trees[side]["backbone"]["norm"])
+        assert_is(found["backbone"]["pos_embed"], trees["teacher"]["backbone"]["pos_embed"])
+        for i, owner in enumerate(("teacher", side)):
+            blocks = (tree["backbone"]["blocks"] for tree in (found, trees[owner]))
+            assert_is(*(jax.tree.map(lambda x, i=i: x[i], part) for part in blocks))
 
 
 def test_what_is_not_loaded_is_random_and_the_same_for_both(folder):
