@@ -95,9 +95,11 @@ def _run_file(file: str) -> ConfigDict:
 
 def _line_in(path: Path, error: Exception) -> str:
     """ ":LINE" of the file where an error came from, if it can be told."""
-    if isinstance(error, SyntaxError) and error.filename == str(path):
+    here = path.resolve()
+    if isinstance(error, SyntaxError) and error.filename and Path(error.filename).resolve() == here:
         return f":{error.lineno}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == here]
     return f":{lines[-1]}" if lines else ""
 
 

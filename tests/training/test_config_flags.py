@@ -98,10 +98,12 @@ def test_a_value_of_another_kind_is_one_line(word, expected, tmp_path):
         "def get_config():\n\n    return unknown\n": r"config\.py:3: NameError",
     }.items(),
 )
-def test_a_file_with_an_error_is_named_with_its_line(text, expected, tmp_path):
+def test_a_file_with_an_error_is_named_with_its_line(text, expected, monkeypatch, tmp_path):
     (tmp_path / "config.py").write_text(text)
-    with pytest.raises(UserError, match=expected):
-        read_config(str(tmp_path / "config.py"), {})
+    monkeypatch.chdir(tmp_path)
+    for path in (str(tmp_path / "config.py"), "config.py"):
+        with pytest.raises(UserError, match=expected):
+            read_config(path, {})
 
 
 def test_a_word_after_a_colon_goes_to_get_config(tmp_path):
