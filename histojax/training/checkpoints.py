@@ -102,6 +102,7 @@ class Checkpoints:
 
         The leaves of `like` are jax.ShapeDtypeStruct with a sharding, so that only the restored state is in memory.
         """
+        self.wait()
         step = self.latest() if step is None else step
         if step is None:
             raise UserError(f"{self.folder}: no checkpoint")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -106,7 +107,9 @@ def _fit_to_model(config: ConfigDict, recipe: Recipe, tree: Tree, file: str) -> 
         )
 
 
+@functools.lru_cache(maxsize=4)
 def parameter_shapes(recipe: Recipe) -> Tree:
+    """The parameters of a network as shapes; not to be changed."""
     return jax.eval_shape(lambda: recipe.init(jax.random.key(0)))
 
 

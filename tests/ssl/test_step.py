@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import os
 import re
 from functools import partial
 
@@ -11,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from safetensors.numpy import save_file
 from tiny_recipe import spread_state, start_state, tiny_config, tiny_images, tiny_recipe
 
+from histojax.parallel.sharding import state_sharding
 from histojax.ssl import step as steps
 from histojax.ssl.state import TrainState
 from histojax.ssl.trainable import whole
@@ -22,6 +24,8 @@ from histojax.training.start import load_start
 from histojax.weights.trees import flatten
 
 KEY = jax.random.key(3)
+FUSION = "xla_cpu_use_fusion_emitters"  # conftest.py turns it off; with it pixels round alike in different programs
+SAME_ROUNDING = {FUSION: True} if FUSION in os.environ["XLA_FLAGS"] else {}
 TERMS = ("loss", "dino_global", "dino_local", "ibot", "koleo")
 
 
@@ -70,6 +74,12 @@ def gap(a, b):
 @functools.cache
 def tiny_step():
     return steps.make_step(tiny_recipe())
+
+
+@functools.cache
+def tiny_update():
+    """Everything of a step but its crops and masks."""
+    return jax.jit(partial(steps.update, tiny_recipe(), key=KEY))
 
 
 def test_step_trains_and_compiles_once():
@@ -125,11 +135,10 @@ def test_export_and_import_in_the_middle_change_nothing_that_files_carry(tmp_pat
 @pytest.mark.parametrize(
     "leaves",
     [
-        {},
         {"loss__centering": "softmax", "model__drop_path": 0.3, "ibot_head__separate": True},
         {"model__train": "lora:2@last:1"},
     ],
-    ids=["paper", "softmax, drop path, two heads", "low-rank pairs"],
+    ids=["softmax, drop path, two heads", "low-rank pairs"],
 )
 def test_ten_steps_a_checkpoint_and_ten_more_are_twenty_to_the_bit(leaves, tmp_path):
     """Parameters, moments, centres with what is pending, and the count."""
@@ -151,14 +160,14 @@ def test_ten_steps_a_checkpoint_and_ten_more_are_twenty_to_the_bit(leaves, tmp_p
 def test_first_step_leaves_the_student_since_the_first_rate_is_zero():
     recipe = tiny_recipe()
     state = start_state(recipe)
-    after, _ = jax.jit(partial(steps.update, recipe, key=KEY))(state, views_of(), schedule(0))
+    after, _ = tiny_update()(state, views_of(), schedule(0))
     assert all(np.array_equal(a, b) for a, b in zip(*(jax.tree.leaves(s.networks["student"]) for s in (state, after))))
 
 
 @pytest.mark.parametrize(("centering", "separate"), [("sinkhorn", False), ("softmax", True)])
 def test_chunks_of_tokens_change_nothing(centering, separate):
     results = []
-    for chunk in (7, 10_000):
+    for chunk in (7, 16):
         recipe = tiny_recipe(loss__centering=centering, ibot_head__separate=separate, loss__token_chunk=chunk)
         state = spread_state(recipe)
         results.append(loss_and_gradient(recipe, state, views_of()))
@@ -184,8 +193,11 @@ def two_steps(devices, fsdp):
     recipe = tiny_recipe(mesh__batch_shards=4, batch_size=16)
     mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
     step, state = steps.make_step(recipe, mesh, fsdp), spread_state(recipe)
-    for i in range(2):
-        state, metrics = step(state, tiny_images(i, n=16), KEY, schedule())
+    state = jax.device_put(state, state_sharding(state, mesh, fsdp))
+    images = [jax.device_put(tiny_images(i, n=16), NamedSharding(mesh, PartitionSpec("data"))) for i in range(2)]
+    compiled = step.lower(state, images[0], KEY, schedule()).compile(SAME_ROUNDING)
+    for batch in images:
+        state, metrics = compiled(state, batch, KEY, schedule())
     return jax.tree.map(np.array, state), {k: float(v) for k, v in metrics.items()}
 
 
@@ -241,7 +253,7 @@ def test_bad_gradient_skips_the_student_but_not_the_teacher_or_the_count():
     state = spread_state(recipe)
     views = views_of()
     broken = dataclasses.replace(views, local_crops=views.local_crops.at[0, 0, 0, 0].set(jnp.nan))
-    after, metrics = jax.jit(partial(steps.update, recipe, key=KEY))(state, broken, schedule())
+    after, metrics = tiny_update()(state, broken, schedule())
     assert float(metrics["skipped"]) == 1 and int(after.step) == 1
     assert all(np.array_equal(a, b) for a, b in zip(*(jax.tree.leaves(s.networks["student"]) for s in (state, after))))
     assert int(after.moments.count) == 0
@@ -370,7 +382,7 @@ def test_no_local_crops():
     recipe, views = tiny_recipe(), views_of()
     views = dataclasses.replace(views, local_crops=views.local_crops[:, :0])
     state = start_state(recipe)
-    _, metrics = jax.jit(partial(steps.update, recipe, key=KEY))(state, views, schedule())
+    _, metrics = tiny_update()(state, views, schedule())
     assert "dino_local" not in metrics and np.isfinite(float(metrics["loss"]))
 
 

@@ -1,5 +1,7 @@
 """A recipe of two blocks for tests of the step."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,14 +39,18 @@ def tiny_images(seed=0, n=8, px=32):
 
 def start_state(recipe, seed=0, gain=1.0):
     """A random start; matrices of the backbone multiplied by `gain`."""
+    return _make(recipe, gain)(jax.random.key(seed))
 
+
+@functools.cache
+def _make(recipe, gain):
     @jax.jit
     def make(key):
         params = recipe.init(key)
         params["backbone"] = jax.tree.map(lambda x: x * gain if x.ndim > 2 else x, params["backbone"])
         return recipe.start(params)
 
-    return make(jax.random.key(seed))
+    return make
 
 
 def spread_state(recipe):
