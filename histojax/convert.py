@@ -16,9 +16,10 @@ histojax convert: read a weight file of any kind, say what is in it, and write i
 usage: histojax convert FILE --out DIR [--encoder NAME] [--layout NAME] [--which teacher|student] [--to LAYOUT] ...
        (the same: python -m histojax convert, python -m histojax.convert)
 
-FILE is a .pth, .pt, .bin, .ckpt or .safetensors file, an index of shards, a folder with one of these, a URL, or the
-name of published weights. No code in it is run, and PyTorch is not needed. What is recognised, and by which names, is
-printed; every tensor is either used, known to be of no use, or an error that names it.
+FILE is a .pth, .pt, .bin, .ckpt or .safetensors file, an index of shards, a folder with one of these, a URL, the name
+of published weights, or a training run's folder, its export or a checkpoint of it. No code in it is run, and PyTorch is
+not needed. What is recognised, and by which names, is printed; every tensor is either used, known to be of no use, or
+an error that names it.
 
 flags:
   --out DIR            folder for model.safetensors, card.json (source, SHA-256, licence) and README.md
@@ -67,20 +68,9 @@ def _main(argv: Sequence[str]) -> int:
     from histojax.weights.licence import check_commercial
     from histojax.weights.write import check_target, write_weights
     from histojax.zoo import transfer  # jax is imported only now
-    from histojax.zoo.table import find
 
     start_backend()
-    record = find(values.encoder) if values.encoder else None
-    weights = transfer.open_file(
-        values.file,
-        record,
-        layout=None if values.layout == "auto" else values.layout,
-        which=values.which,
-        ignore=values.ignore,
-        licence=values.licence,
-        heads=values.heads,
-        offline=values.offline,
-    )
+    weights = _open(values)
     check_target(weights.family, values.to, weights.tree)
     if values.commercial:
         check_commercial(weights.chain, values.file)
@@ -105,6 +95,30 @@ def _main(argv: Sequence[str]) -> int:
     return 0
 
 
+def _open(values: Any) -> Any:
+    """The weights of FILE: of a run, its export or a checkpoint of it, or of any weight file."""
+    from histojax.zoo import run_weights, transfer
+    from histojax.zoo.table import find
+
+    layout = None if values.layout == "auto" else values.layout
+    run = run_weights.find_run(values.file)
+    if run is not None:
+        given = {"encoder": values.encoder, "layout": layout, "licence": values.licence, "heads": values.heads}
+        for name in (*filter(given.get, given), *["ignore"] * bool(values.ignore)):
+            raise UserError(f"--{name} is for files: the run {values.file} knows its own")
+        return run_weights.open_run(run.folder, which=values.which or "teacher", step=run.step)
+    return transfer.open_file(
+        values.file,
+        find(values.encoder) if values.encoder else None,
+        layout=layout,
+        which=values.which,
+        ignore=values.ignore,
+        licence=values.licence,
+        heads=values.heads,
+        offline=values.offline,
+    )
+
+
 def _arguments(argv: Sequence[str]) -> Any:
     parser = cli.Arguments()
     parser.add_argument("file", metavar="FILE")
@@ -121,9 +135,11 @@ def _arguments(argv: Sequence[str]) -> Any:
 
 def report_of(weights: Any) -> str:
     """What was recognised and what became of every tensor, a line a subject."""
-    rows = [("file", f"{weights.facts['source']['file']}, SHA-256 {weights.facts['source']['sha256']}")]
+    source = weights.facts.get("source") or {"file": weights.path, "sha256": weights.sha256}  # the latter of a run
+    rows = [("file", ", SHA-256 ".join(filter(None, (str(source["file"]), source["sha256"]))))]
     rows += [("step", note) for note in weights.notes]
-    rows += [("matched", f"{len(weights.report.matched)} tensors, {_kinds(weights)}")]
+    if weights.report.matched:
+        rows += [("matched", f"{len(weights.report.matched)} tensors, {_kinds(weights)}")]
     for title in ("ignored", "unused", "missing"):
         names = getattr(weights.report, title)
         shown = f": {', '.join(names[:6])}{' ...' if len(names) > 6 else ''}" if names else ""

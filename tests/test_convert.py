@@ -2,13 +2,16 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
+from finished_run import make_run
 from reading import read_tree
 from safetensors.numpy import load_file, save_file
 
 from histojax.__main__ import main as histojax
 from histojax.models.vit import ViTConfig
+from histojax.weights.backbone import open_backbone
 from histojax.weights.trees import flatten
 from histojax.zoo import table
 from histojax.zoo.record import EncoderRecord, Preprocess, WeightFile
@@ -115,3 +118,17 @@ def test_a_full_disk_leaves_nothing(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr("histojax.weights.write.write_safetensors", full)
     code, _, error = run(capsys, VIRCHOW, "--heads", 4, "--out", tmp_path / "out")
     assert code == 2 and "No space left" in error and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("part", ["", "export", "checkpoints/0"])
+def test_a_run_its_export_or_a_checkpoint_is_converted_like_a_file(part, capsys, tmp_path):
+    run_folder, _ = make_run(tmp_path / "run", layouts=("meta",))
+    code, report, _ = run(capsys, run_folder / part, "--out", tmp_path / "out")
+    assert code == 0 and "CC-BY-NC-ND-4.0" in report
+    card = json.loads((tmp_path / "out" / "card.json").read_text())
+    assert card["what"] == "teacher of DINOv2 training by histojax"
+    read = open_backbone(tmp_path / "out" / "model.safetensors").read()[0]
+    kept = open_backbone(run_folder / "export" / "teacher_checkpoint.safetensors", which="teacher").read()[0]
+    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(read), jax.tree.leaves(kept), strict=True))
+    code, _, error = run(capsys, run_folder / part, "--out", tmp_path / "other", "--encoder", "uni")
+    assert code == 2 and "--encoder is for files" in error

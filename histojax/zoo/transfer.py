@@ -50,8 +50,8 @@ def open_file(
     """
     if (run := find_run(source)) is not None:
         raise UserError(
-            f"{source}: belongs to a training run; `histojax export` takes runs and their checkpoints, this wants one "
-            f"weight file, such as {run.folder / 'export' / 'teacher_checkpoint.safetensors'}"
+            f"{source}: belongs to a training run; this wants one weight file, such as "
+            f"{run.folder / 'export' / 'teacher_checkpoint.safetensors'}"
         )
     named = record_of(source)
     path, file, terms = obtain(source, offline=offline)
