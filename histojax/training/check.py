@@ -122,12 +122,11 @@ def _shares(values: Any, count: int) -> bool:
     return isinstance(values, (tuple, list)) and len(values) == count and all(map(Range(0, 1).holds, values))
 
 
-def _batch_in_shards(c: ConfigDict) -> Iterator[str]:
-    """What a shard of the batch is too small for."""
-    shards = max(c.mesh.batch_shards, 1)
+def batch_faults(c: ConfigDict, shards: int) -> Iterator[str]:
+    """What the batch is too small for, or does not divide into, in so many shards."""
     images = c.batch_size // shards
     if c.batch_size % shards:
-        yield f"batch_size={c.batch_size} is not a multiple of mesh.batch_shards={shards}"
+        yield f"batch_size={c.batch_size} is not a multiple of its {shards} shards (mesh.batch_shards)"
         return
     comparing = [name for name in ("koleo_weight", "kde_weight") if c.loss[name] and images < 2]
     if comparing:
@@ -155,7 +154,7 @@ def _together(c: ConfigDict) -> Iterator[str]:
         parse_choice(m.train, depth=SIZES[m.size][1], width=SIZES[m.size][0])
     except ValueError as error:
         yield f"model.train={error}"
-    yield from _batch_in_shards(c)
+    yield from batch_faults(c, max(c.mesh.batch_shards, 1))
     for step in c.export.steps:
         if not isinstance(step, int) or not 1 <= step <= last_step(c):
             yield f"export.steps={step!r} is not a step of this run, 1 to {last_step(c)}"

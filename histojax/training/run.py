@@ -18,6 +18,7 @@ from histojax.parallel.backend import is_out_of_memory, start_backend
 from histojax.runs.folder import RunFolder, disk_free_check
 from histojax.ssl.recipe import Recipe
 from histojax.training import results
+from histojax.training.check import batch_faults
 from histojax.training.evaluation_tiles import open_evaluation, open_training
 from histojax.training.first_state import abstract_state
 from histojax.training.loop import Loop, Stopped
@@ -100,15 +101,12 @@ def _no_memory(config: ConfigDict, workdir: Path) -> str:
 
 
 def _check_devices(config: ConfigDict, recipe: Recipe) -> None:
-    devices, batch = jax.device_count(), config.batch_size
-    for count, what in ((devices, "devices"), (recipe.shards, "mesh.batch_shards")):
-        if batch % count:
-            raise UserError(f"batch_size={batch} is not a multiple of the {count} {what}")
-    if (config.loss.koleo_weight or config.loss.kde_weight) and batch // recipe.shards < 2:
-        raise UserError(
-            f"batch_size={batch} over {recipe.shards} shards leaves one image each: KoLeo and KDE need two "
-            "(raise batch_size, or set mesh.batch_shards=1, or loss.koleo_weight=0 and loss.kde_weight=0)"
-        )
+    """Raises UserError for a batch that these devices, or as many shards as they make of it, cannot have."""
+    faults = list(batch_faults(config, recipe.shards))
+    if config.batch_size % jax.device_count():
+        faults.append(f"batch_size={config.batch_size} is not a multiple of the {jax.device_count()} devices")
+    if faults:
+        raise UserError(f"{'; '.join(faults)} (change batch_size, or set mesh.batch_shards)")
 
 
 def _say(words: str) -> None:

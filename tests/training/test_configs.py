@@ -110,7 +110,7 @@ def test_impossible_together():
     config.loss.koleo_weight, config.batch_size, config.masks.probability = 0.0, 1, 0.5
     check(config)
     config.mesh.batch_shards = 2
-    with pytest.raises(UserError, match=r"batch_size=1 is not a multiple of mesh\.batch_shards=2"):
+    with pytest.raises(UserError, match=r"batch_size=1 is not a multiple of its 2 shards"):
         check(config)
     config = possible()
     config.model.attention, config.compute_dtype = "cudnn", "float32"
