@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-VERBS = {  # verb: what it does; its module is histojax.VERB
+VERBS = {  # verb: what it does; its module is histojax.VERB, with _ for -
     "train": "continue DINOv2 training of a ViT on your tiles",
     "encoders": "list the published encoders that can be loaded by name, or one of them in full",
     "convert": "read any weight file, report what is in it, write it anew",
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
         hint = f"did you mean {near[0]}?" if near else f"verbs: {', '.join(VERBS)}"
         print(f"histojax: error: unknown verb {verb!r}; {hint} (see histojax --help)", file=sys.stderr)
         return 2
-    return importlib.import_module(f"histojax.{verb}").main(argv[1:])
+    return importlib.import_module(f"histojax.{verb.replace('-', '_')}").main(argv[1:])
 
 
 if __name__ == "__main__":
