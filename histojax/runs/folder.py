@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -26,6 +24,7 @@ from typing import Any
 
 from histojax.common.errors import UserError
 from histojax.common.files import read_json, reason, write_atomic
+from histojax.common.locks import owner_of, try_lock
 from histojax.common.versions import commit
 from histojax.runs.metrics import METRICS
 
@@ -59,33 +58,18 @@ class RunFolder:
         self.path = Path(path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
+            lock = try_lock(self.path / ".lock")
+        except (OSError, UserError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__
+            why = reason(cause) if isinstance(cause, OSError) else str(error)
             raise UserError(
-                f"{self.path}: not a folder that can be written ({reason(error)}); choose another --workdir"
+                f"{self.path}: not a folder that can be written ({why}); choose another --workdir"
             ) from error
-        try:
-            self._take_lock()
-        except BaseException:
-            os.close(self._lock)
-            raise
+        if lock is None:
+            owner = owner_of(self.path / ".lock")
+            raise UserError(f"{self.path}: {owner} uses this folder; wait for it, stop it or choose another --workdir")
+        self._lock = lock
         self._remove_unfinished()
-
-    def _take_lock(self) -> None:
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.pread(self._lock, 200, 0).decode(errors="replace").strip() or "another process"
-            raise UserError(
-                f"{self.path}: {owner} uses this folder; wait for it, stop it or choose another --workdir"
-            ) from None
-        except OSError as error:
-            if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL):
-                raise UserError(f"{self.path}: cannot be locked ({reason(error)})") from error
-            # a file system without locks (some cluster mounts): go on, nothing guards the folder there
-        with contextlib.suppress(OSError):  # the text is only for the message above
-            os.ftruncate(self._lock, 0)
-            os.pwrite(self._lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
 
     def _remove_unfinished(self) -> None:
         """Deletes temporary files that a kill left behind; the lock says nobody is writing one."""
@@ -95,13 +79,13 @@ class RunFolder:
 
     def close(self) -> None:
         """Lets the next process in; a folder in which nothing came to be goes."""
-        if self._lock >= 0:
+        empty = False
+        with contextlib.suppress(OSError):
+            empty = [path.name for path in self.path.iterdir()] == [".lock"]
+        self._lock.release(remove=empty)
+        if empty:
             with contextlib.suppress(OSError):
-                if [path.name for path in self.path.iterdir()] == [".lock"]:
-                    (self.path / ".lock").unlink()
-                    self.path.rmdir()
-            os.close(self._lock)
-            self._lock = -1
+                self.path.rmdir()
 
     def __enter__(self) -> RunFolder:
         return self

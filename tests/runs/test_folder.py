@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from histojax.common import locks
 from histojax.common.errors import UserError
 from histojax.common.files import replacing, write_atomic
 from histojax.runs import folder as run_folder
@@ -142,7 +143,7 @@ def test_a_file_system_without_locks_still_works(tmp_path, monkeypatch):
     def unsupported(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(run_folder.fcntl, "flock", unsupported)
+    monkeypatch.setattr(locks.fcntl, "flock", unsupported)
     RunFolder(tmp_path).close()
 
 

@@ -1,0 +1,85 @@
+"""Locks between processes and jobs that go with their owner: a killed one never blocks the next."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+from pathlib import Path
+
+from histojax.common.errors import UserError
+from histojax.common.files import advice, reason
+
+WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)  # some mounts of clusters
+
+
+class Lock:
+    """A lock that is held until `release`, or the end of the process; `known` is False where locks do not exist."""
+
+    def __init__(self, path: Path, handle: int, known: bool = True):
+        self.path, self.known, self._handle = path, known, handle
+
+    def release(self, remove: bool = True) -> None:
+        """Lets others in; the file goes, too, unless it shall stay."""
+        if self._handle < 0:
+            return
+        if remove:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+        os.close(self._handle)
+        self._handle = -1
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def try_lock(path: Path) -> Lock | None:
+    """The lock of that file, made where it is missing; None while another process holds it.
+
+    Where a file system has no locks the caller goes on unguarded (`known` is False). Raises UserError for a folder
+    that cannot be written.
+    """
+    while True:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be made ({reason(error)}){advice(error)}") from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            return None
+        except OSError as error:
+            if error.errno in WITHOUT_LOCKS:
+                return Lock(path, handle, known=False)
+            os.close(handle)
+            raise UserError(f"{path}: cannot be locked ({reason(error)})") from error
+        if _is_still(path, handle):
+            _sign(handle)
+            return Lock(path, handle)
+        os.close(handle)  # its last owner removed it between our opening and locking it
+
+
+def owner_of(path: Path) -> str:
+    """Who holds a lock, in words."""
+    with contextlib.suppress(OSError):
+        return path.read_text(errors="replace")[:200].strip() or "another process"
+    return "another process"
+
+
+def _is_still(path: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
+def _sign(handle: int) -> None:
+    with contextlib.suppress(OSError):  # only for messages
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)

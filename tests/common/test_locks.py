@@ -1,0 +1,39 @@
+"""Locks: one owner, gone with its process."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from histojax.common.errors import UserError
+from histojax.common.locks import owner_of, try_lock
+
+
+def test_one_owner_at_a_time_and_no_file_afterwards(tmp_path):
+    path = tmp_path / "slide.lock"
+    with try_lock(path) as lock:
+        assert lock.known and try_lock(path) is None
+        assert owner_of(path).startswith(f"process {os.getpid()} on ")
+    assert not path.exists()
+    with try_lock(path):
+        pass
+
+
+def test_a_killed_owner_keeps_nothing(tmp_path):
+    path = tmp_path / "slide.lock"
+    code = (
+        "import os, sys; from pathlib import Path; from histojax.common.locks import try_lock; "
+        "lock = try_lock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdout.readline().strip() == b"held" and try_lock(path) is None
+    child.kill()
+    child.wait()
+    with try_lock(path) as lock:
+        assert lock is not None
+
+
+def test_a_folder_that_is_missing_is_named(tmp_path):
+    with pytest.raises(UserError, match="no-such"):
+        try_lock(tmp_path / "no-such" / "slide.lock")
