@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from histojax.common.errors import UserError
+from histojax.data.coded import Coded
 from histojax.data.tiles import UNLABELLED, Source
 
 
@@ -25,7 +26,7 @@ def split_labelled(source: Source, test_share: float, seed: int) -> tuple[np.nda
     if source.groups is None:
         is_test = _stratified(labels, test_share, rng)
     else:
-        is_test = _whole_groups(labels, source.groups[labelled], test_share, rng)
+        is_test = _whole_groups(labels, Coded.of(source.groups).take(labelled), test_share, rng)
     if is_test.all() or not is_test.any():
         what = "tiles" if source.groups is None else "patients or slides"
         raise UserError(f"{len(labelled)} labelled tiles do not split into two sets of {what}: name a test set")
@@ -35,9 +36,10 @@ def split_labelled(source: Source, test_share: float, seed: int) -> tuple[np.nda
 def split_in_words(source: Source) -> str:
     """How `split_labelled` parts a source: "split by patient" only if every labelled tile has one."""
     kind = source.facts.group_kind
-    if source.groups is None or not any(source.groups[source.labels != UNLABELLED]):
+    known = None if source.groups is None else Coded.of(source.groups).known()[source.labels != UNLABELLED]
+    if known is None or not known.any():
         return "split by class (no patients known: tiles of one slide may be in two parts)"
-    without = int((source.groups[source.labels != UNLABELLED] == "").sum())
+    without = int((~known).sum())
     words = f"split by {kind or 'group'}" + (f" where known ({without} tiles have none)" if without else "")
     return words if kind in ("patient", "group") else f"{words} (patients unknown: one may be in two parts)"
 
@@ -50,12 +52,11 @@ def _stratified(labels: np.ndarray, test_share: float, rng: np.random.Generator)
     return is_test
 
 
-def _whole_groups(labels: np.ndarray, groups: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+def _whole_groups(labels: np.ndarray, groups: Coded, share: float, rng: np.random.Generator) -> np.ndarray:
     """Greedy: in random order, a group joins the test set when that brings the class counts nearer to the goal."""
-    known = groups != ""
-    names, member = np.unique(groups[known], return_inverse=True)
-    group_of = np.empty(len(labels), np.int64)
-    group_of[known] = member
+    known, names = groups.known(), groups.used()
+    place = np.searchsorted(names, groups.table) if names else np.zeros(len(groups.table), np.int64)
+    group_of = place[groups.numbers]
     group_of[~known] = len(names) + np.arange((~known).sum())
     counts = np.zeros((group_of.max() + 1, labels.max() + 1))
     np.add.at(counts, (group_of, labels), 1)

@@ -31,6 +31,7 @@ from histojax.data.brushes import (
     open_gaps,
     smooth,
 )
+from histojax.data.coded import Coded
 from histojax.data.tiles import Facts
 
 FIELD_UM = 112.0  # side of a tile; more pixels show the same field finer
@@ -58,7 +59,7 @@ class SyntheticTissue:
         self.labels = (number % len(wanted)).astype(np.int32)
         self._patient = (number // len(wanted)) % patients
         self.facts = Facts(group_kind="patient")
-        self.groups = np.char.add("synthetic-patient-", self._patient.astype(str))
+        self.groups = Coded([f"synthetic-patient-{i}" for i in range(patients)], self._patient)
 
     def __len__(self) -> int:
         return len(self.labels)

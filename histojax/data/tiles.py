@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from histojax.data.coded import Coded, joined
 from histojax.data.decode import BadTile, decode_tile
 from histojax.data.depth import Unreadable
 
@@ -46,8 +47,8 @@ class Source(Protocol):
         """(n,) int32."""
 
     @property
-    def groups(self) -> np.ndarray | None:
-        """(n,) str, "" where unknown; None when no tile has one."""
+    def groups(self) -> Coded | None:
+        """(n,) names, "" where unknown; None when no tile has one."""
 
     @property
     def facts(self) -> Facts:
@@ -92,7 +93,7 @@ class EncodedTiles:
         self.names = names
         self.files = files
         self.classes, self.labels = label_table(class_names or [""] * len(names))
-        self.groups = np.asarray(groups, str) if groups is not None and any(groups) else None
+        self.groups = Coded.of(groups) if groups is not None and any(groups) else None
         self.facts = facts
         self.coords = coords  # (n, 2) int64 x, y in level-0 pixels, or None
 
@@ -183,10 +184,10 @@ def _relabelled(source: Source, classes: tuple[str, ...]) -> np.ndarray:
     return table[source.labels]  # -1 picks the last entry: itself
 
 
-def _joined_groups(sources: Sequence[Source]) -> np.ndarray | None:
+def _joined_groups(sources: Sequence[Source]) -> Coded | None:
     if all(s.groups is None for s in sources):
         return None
-    return np.concatenate([np.full(len(s), "") if s.groups is None else s.groups for s in sources])
+    return joined([Coded([""], np.zeros(len(s), np.int8)) if s.groups is None else s.groups for s in sources])
 
 
 def _joined_facts(sources: Sequence[Source]) -> Facts:

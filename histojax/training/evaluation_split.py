@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from histojax.common.errors import UserError
 from histojax.data import split_in_words, split_labelled
 from histojax.data.bad_tiles import examples
+from histojax.data.coded import Coded
 from histojax.evaluation.evaluators import FIT, PARTS, TEST, VALIDATION
 
 
@@ -33,10 +34,10 @@ class TileSet:
         return self.source.labels[self.chosen]
 
     @property
-    def groups(self) -> np.ndarray | None:
-        """(n,) str: patient or slide of the chosen tiles; None when no one's is known."""
-        groups = None if self.source.groups is None else np.asarray(self.source.groups)[self.chosen]
-        return None if groups is None or not (groups != "").any() else groups
+    def groups(self) -> Coded | None:
+        """(n,) names: patient or slide of the chosen tiles; None when no one's is known."""
+        groups = None if self.source.groups is None else self.source.groups.take(self.chosen)
+        return None if groups is None or not groups.known().any() else groups
 
     @property
     def classes(self) -> set[str]:
@@ -116,17 +117,12 @@ def some(indices: np.ndarray, limit: int, seed: int) -> np.ndarray:
     return np.sort(indices)
 
 
-def count_groups(groups: np.ndarray) -> int:
-    """Patients or slides among (n,) names; a tile without a name counts as one."""
-    return len(set(groups) - {""}) + int((groups == "").sum())
-
-
 @dataclasses.dataclass(frozen=True)
 class _View:
     """Some tiles of a source, as split_labelled looks at them."""
 
     labels: np.ndarray
-    groups: np.ndarray | None
+    groups: Coded | None
 
 
 def _labelled(tiles: TileSet) -> TileSet:
@@ -158,5 +154,5 @@ def _at_most(config: ConfigDict, parts: dict[str, TileSet]) -> dict[str, TileSet
 
 
 def _why_not(fit: TileSet) -> str:
-    groups = "" if fit.groups is None else f", of {count_groups(fit.groups)} {fit.source.facts.group_kind or 'group'}s,"
+    groups = "" if fit.groups is None else f", of {fit.groups.count()} {fit.source.facts.group_kind or 'group'}s,"
     return f"the {len(fit.chosen)} tiles to fit on{groups} do not split into two parts of two classes each"

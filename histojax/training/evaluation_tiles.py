@@ -123,7 +123,7 @@ def _tiles(config: ConfigDict, parting: Parting, labelled: bool) -> online.EvalT
     bad = tuple(dict.fromkeys(one for part in sets for one in part.bad))
     how = parting.how + (f"; unreadable and left out: {len(bad)}" if bad else "")
     labels = [_labels(part, sets[0].source.classes) for part in sets] if labelled else [np.full(sum(sizes), -1)]
-    groups = [np.full(size, "") if part.groups is None else part.groups for part, size in zip(sets, sizes)]
+    groups = [np.full(size, "") if part.groups is None else np.asarray(part.groups) for part, size in zip(sets, sizes)]
     return online.EvalTiles(
         batches=_reader(config, *sets),
         labels=np.concatenate(labels).astype(np.int32),

@@ -9,12 +9,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from histojax.config import last_step
+from histojax.data.coded import Coded
 from histojax.evaluation import online
 from histojax.evaluation.evaluators import PARTS, chooser, evaluators
 from histojax.ssl.choice import ALL
 from histojax.ssl.recipe import Recipe
 from histojax.ssl.state import parameter_count
-from histojax.training.evaluation_split import count_groups
 from histojax.training.start import Start, parameter_shapes
 from histojax.weights.licence import chain_of_card
 
@@ -28,7 +28,7 @@ def plan(config: ConfigDict, recipe: Recipe, source: Any, tiles: online.EvalTile
     trained = parameter_count(state.networks["student"].get("backbone", {}))
     heads = ", ".join(f"{name} {count / 1e6:.1f}M" for name, count in sizes.items() if name != "backbone")
     kind = f"{source.facts.group_kind or 'group'}s"
-    groups = "" if source.groups is None else f", {len(np.unique(source.groups))} {kind}"
+    groups = "" if source.groups is None else f", {len(source.groups.used())} {kind}"
     devices, v, c, steps = jax.devices(), recipe.vit, config.crops, last_step(config)
     passes = steps * config.batch_size / len(source)
     stored = config.mesh.batch_shards == 0 and recipe.shards != len(devices)
@@ -61,7 +61,7 @@ def parts_in_words(tiles: online.EvalTiles) -> str:
         words.append(f"{part} {tiles.count(part)} tiles")
         groups = None if tiles.groups is None else tiles.groups[tiles.parts == part]
         if groups is not None and (groups != "").any():
-            count = count_groups(groups)
+            count = Coded.of(groups).count()
             words[-1] += f" of {count} group{'s' * (count != 1)}"
     return ", ".join(words)
 
