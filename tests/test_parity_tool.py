@@ -117,7 +117,7 @@ def test_a_file_without_its_partner_fails_by_name(files, said, tmp_path, capsys)
 def test_what_is_not_compared_is_listed_and_counted(tmp_path, capsys):
     copy(tmp_path, "schedules.npz", "features_inputs.npz")
     np.savez(tmp_path / "mystery.npz", a=np.zeros(3))
-    (tmp_path / "slide.h5").write_bytes(b"x")
+    (tmp_path / "slide.czi").write_bytes(b"x")
     (tmp_path / "notes.json").write_text("{}")
     (tmp_path / "keys").mkdir()
     head = {"keys": {"model.attention.0.weight": [[8, 16], "float32"]}, "params": 128}
@@ -135,7 +135,7 @@ def test_what_is_not_compared_is_listed_and_counted(tmp_path, capsys):
         ("schedules nct_vits_b256", "no momentum recorded"),
         ("features_inputs.npz", "4 arrays not compared: input/sq224_i8"),
         ("mystery.npz", "1 arrays not compared: a"),
-        ("slide.h5", "no comparison knows such a file"),
+        ("slide.czi", "no comparison knows such a file"),
         ("notes.json", "nothing in it is known"),
         ("keys/a_head", "not covered yet"),
         ("mil_a.npz", "2 arrays not compared (an MIL head: not covered yet): bag1, logits_bag1"),

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from histojax.common.errors import UserError
 from histojax.weights.pickle_reader import refuse_hostile
 from histojax.weights.pickled_dicts import fill_from_pickle
@@ -44,6 +46,26 @@ def open_tensors(path: str | Path) -> TensorFile:
         return _open_shards(path)
     file, root = _open(path)
     return file if root is None else fill_from_pickle(file, root)
+
+
+def open_array(path: str | Path) -> np.ndarray:
+    """Return the one array of a file that torch.save made of a bare tensor, or of a dict with the tensor `features`.
+
+    Raises:
+        UserError: as `open_tensors`, and for a file of several tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give the path of a .pt file")
+    file, root = _open(path)
+    if isinstance(root, LazyTensor):
+        return root.numpy()
+    if root is not None:
+        file = fill_from_pickle(file, root)
+    name = next((name for name in ("features", "feats") if name in file.tensors), next(iter(file.tensors), ""))
+    if len(file.tensors) != 1 and name not in ("features", "feats"):
+        raise UserError(f"{path}: holds {len(file.tensors)} tensors, expected the features of one slide")
+    return file.tensors[name].numpy()
 
 
 def check_whole(path: str | Path, name: str) -> None:

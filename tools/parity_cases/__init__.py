@@ -19,6 +19,7 @@ MODULES = {  # kind of file: modules that look into it
     ),
     "tables": ("tables", "listings"),
     "weights": ("containers",),
+    "features": ("feature_files",),
 }  # fmt: skip
 
 

@@ -150,6 +150,16 @@ class WeightFile(File):
         return iter(())  # parity_cases.containers says what is made of each
 
 
+class FeatureFile(File):
+    """Features or coordinates of tiles; `used` is set by whoever compares it."""
+
+    used = False
+
+    def left(self) -> Iterator[Check]:
+        if not self.used:
+            yield from super().left()
+
+
 class Folder:
     """All files of a golden folder; what cannot be opened becomes a line in `faults`.
 
@@ -163,6 +173,7 @@ class Folder:
         self.arrays: list[ArrayFile] = []
         self.tables: list[TableFile] = []
         self.weights: list[WeightFile] = []
+        self.features: list[FeatureFile] = []
         self.others: list[File] = []
         self.faults: list[Check] = []
         for file in sorted(p for p in path.rglob("*") if p.is_file()):
@@ -171,7 +182,7 @@ class Folder:
 
     @property
     def files(self) -> list[File]:
-        return [*self.arrays, *self.tables, *self.weights, *self.others]
+        return [*self.arrays, *self.tables, *self.weights, *self.features, *self.others]
 
     def left(self, only: str) -> Iterator[Check]:
         """What was read by no comparison, of files whose name contains `only`."""
@@ -191,6 +202,8 @@ class Folder:
                 self.arrays.append(ArrayFile(self.path, path))
             elif path.name.endswith((".json", ".json.gz")):
                 self.tables.append(TableFile(self.path, path))
+            elif path.suffix == ".h5" or (path.suffix == ".pt" and path.with_suffix(".h5").exists()):
+                self.features.append(FeatureFile(self.path, path))
             elif path.suffix in WEIGHTS and top:
                 opened = WeightFile(self.path, path)
                 _ = opened.tensors
