@@ -40,6 +40,11 @@ SAMPLE = (
     *("sample", "sampleid", "samplebarcode", "samplesubmitterid", "specimen", "specimenid", "block", "blockid"),
     *("biopsy", "biopsyid", "core", "coreid", "aliquotsubmitterid", "portionsubmitterid"),
 )
+MPP = (
+    *("mpp", "mppx", "micronsperpixel", "micronperpixel", "umperpixel", "umperpx", "umpx", "micrometersperpixel"),
+    *("micrometresperpixel", "resolutionum", "resolutionmpp", "pixelsizeum", "pixelsize", "pixelsizemicrons"),
+    *("spacing", "spacingum", "spacingatlevel0", "slidempp", "wsimpp", "basempp", "level0mpp", "mpplevel0"),
+)
 GROUP = ("group", "groupid", "groups")
 SPLIT = (
     "split",

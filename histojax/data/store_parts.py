@@ -136,11 +136,13 @@ def write_part(
     """Writes a part, first its shard, then its rows; returns its `part_facts`.
 
     `facts` (JSON values) say what else is known: of a slide path, patient, label, mpp, mpp_from, width, height,
-    footprint, rejected; they become columns of slides.csv. Bad tiles are skipped and remembered. A part without a
-    tile has no shard. What a killed writer of the same part left is removed, so hold a lock where several may write
-    one. Raises UserError when a file cannot be written (disk full, read-only); the part is not there then.
+    footprint, rejected; they become columns of slides.csv, and patient and label go to tiles that have none. Bad
+    tiles are skipped and remembered. A part without a tile has no shard. What a killed writer of the same part left
+    is removed, so hold a lock where several may write one. Raises UserError when a file cannot be written (disk full,
+    read-only); the part is not there then.
     """
-    rows = _Rows()
+    facts = dict(facts or {})
+    rows = _Rows(label=str(facts.get("label") or ""), group=str(facts.get("patient") or ""))
     shard = shard_path(out, name)
     for path in (shard, part_path(out, name)):
         for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
@@ -156,7 +158,7 @@ def write_part(
         "skipped": rows.skipped,
         "shard_bytes": shard.stat().st_size if shard.exists() and not coordinates else 0,
         "sha256": rows.digest.hexdigest(),
-        "facts": dict(facts or {}),
+        "facts": facts,
     }
     write_arrow(part_path(out, name), pa.table(rows.columns, ROWS), meta, compression="zstd")
     return meta
@@ -165,7 +167,8 @@ def write_part(
 class _Rows:
     """Columns of the tiles of a part, as they are written."""
 
-    def __init__(self) -> None:
+    def __init__(self, label: str, group: str) -> None:
+        self.label, self.group = label, group  # of tiles that have none
         self.columns: dict[str, list] = {field.name: [] for field in ROWS}
         self.skipped: list[tuple[str, str]] = []
         self.digest = hashlib.sha256()
@@ -183,7 +186,8 @@ class _Rows:
         self.digest.update(tile.data)
         name = None if tile.name == tile_name(tile.slide, tile.x, tile.y) else text(tile.name) or None
         tissue = None if math.isnan(tile.tissue) else tile.tissue
-        values = (text(tile.slide), tile.x, tile.y, text(tile.label), text(tile.group), len(tile.data), tissue, name)
+        label, group = tile.label or self.label, tile.group or self.group
+        values = (text(tile.slide), tile.x, tile.y, text(label), text(group), len(tile.data), tissue, name)
         for column, value in zip(self.columns.values(), values):
             column.append(value)
 
