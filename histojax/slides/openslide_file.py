@@ -16,6 +16,7 @@ HINTS = (
     ("image flavor", "its header lacks ImageType (stripped with the patient's data?): export the series again"),
     ("Not a JPEG file", "damaged JPEG data"),
     ("Premature end of JPEG", "damaged JPEG data"),
+    ("Short read", "the file is truncated: copy or download it again"),
 )
 
 
@@ -90,6 +91,8 @@ def on_white(rgba: np.ndarray) -> np.ndarray:
 
 def in_words(error: Exception, path: Path) -> str:
     """The message of OpenSlide on one line, without the path, with a hint where we know more."""
-    text = " ".join(str(error).split()).replace(f"Reading {path}: ", "").rstrip(". ")
+    text = (
+        " ".join(str(error).split()).replace(f"Reading {path}: ", "").replace(f"file {path}", "the file").rstrip(". ")
+    )
     hint = next((hint for part, hint in HINTS if part in text), "")
     return f"{text}: {hint}" if hint else text or type(error).__name__

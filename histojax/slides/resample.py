@@ -62,14 +62,13 @@ def _is_whole(start: float, stop: float, step: float) -> bool:
 
 
 def resample(pixels: np.ndarray, window: Window, x: float | None = None, y: float | None = None) -> np.ndarray:
-    """The tile (height, width, 3) uint8 of a window whose pixels were read; white where the box leaves the level.
+    """The tile (height, width, 3) uint8 of a window that was read in blocks; white where the box leaves the level.
 
-    `x`, `y` are where the first pixel lies, if that is not the window's own corner but a fraction of a px beside it.
+    `x`, `y` are where its first pixel lies, level px, if that is not the window's own corner but a fraction beside it.
     """
     width, height = window.size
     if pixels.size == 0:
         return np.full((height, width, 3), WHITE, np.uint8)
-    pixels = reduce_blocks(pixels, window.block)
     x0, y0 = (window.x if x is None else x), (window.y if y is None else y)
     left, right = ((edge - x0) / window.block for edge in window.box[::2])
     upper, lower = ((edge - y0) / window.block for edge in window.box[1::2])

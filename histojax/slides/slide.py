@@ -12,22 +12,22 @@ they are not.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from histojax.slides.bad_slide import BadSlide
+from histojax.slides.direct_reader import Band, DirectReader
 from histojax.slides.levels import FINE_ENOUGH, Level, choose_level, make_levels
 from histojax.slides.mpp import find_mpp
 from histojax.slides.open_file import open_file
-from histojax.slides.resample import WHITE, Window, make_window, resample
+from histojax.slides.openslide_file import OpenslideFile
+from histojax.slides.resample import Window, make_window, reduce_blocks, resample
+from histojax.slides.thumbnail import make_thumbnail
 
 __all__ = ["BadSlide", "Level", "Slide", "open_slide", "slide_name"]
-
-THUMBNAIL_BLOCK_PX = 1024  # level px that a thumbnail takes at once along x and y
 
 
 def open_slide(path: str | Path, mpp: float | str | None = None) -> Slide:
@@ -55,6 +55,7 @@ class Slide:
         """Opens the slide; see open_slide."""
         self.path, self._given = Path(path), mpp
         self.name = slide_name(path)
+        self._direct: DirectReader | None = None
         self._file = open_file(self.path)
         try:
             found = find_mpp(str(path), self._file.properties, mpp)
@@ -65,11 +66,18 @@ class Slide:
         self.vendor = self._file.vendor
         self.levels = make_levels(self._file.sizes)
         self.size = (self.levels[0].width, self.levels[0].height)
+        if isinstance(self._file, OpenslideFile):
+            self._direct = DirectReader(self._file)
 
     @property
     def properties(self) -> dict[str, str]:
         """The metadata, named as OpenSlide names them; empty for plain images."""
         return dict(self._file.properties)
+
+    @property
+    def decoder(self) -> str:
+        """What decodes the pixels, and why: JPEG tiles directly, where they were found equal to OpenSlide's, or it."""
+        return self._direct.describe() if self._direct else f"{self.vendor}, decoded as a whole"
 
     def tile(self, x: int, y: int, tile_px: int, mpp: float) -> np.ndarray:
         """(tile_px, tile_px, 3) uint8: the square whose upper left corner is (x, y), level-0 px, at `mpp`.
@@ -77,7 +85,11 @@ class Slide:
         White where it leaves the slide or the slide is transparent. Raises BadSlide if a part cannot be read.
         """
         level, scale = self._level(mpp)
-        return self._cut(level, make_window(self.levels[level], x, y, (tile_px, tile_px), scale))
+        window = make_window(self.levels[level], x, y, (tile_px, tile_px), scale)
+        (tile,) = self._cuts(level, lambda: [window])
+        if isinstance(tile, BadSlide):
+            raise tile
+        return tile
 
     def tiles(self, coords: Any, tile_px: int, mpp: float) -> Iterator[np.ndarray | BadSlide]:
         """The tiles at `coords` (n, 2), in their order; fastest row by row. A tile that cannot be read is its BadSlide.
@@ -85,39 +97,18 @@ class Slide:
         Raises BadSlide at once if `mpp` is finer than the slide.
         """
         level, scale = self._level(mpp)
-        return self._tiles(np.asarray(coords).reshape(-1, 2), (tile_px, tile_px), level, scale)
-
-    def _tiles(self, coords: np.ndarray, size: tuple[int, int], level: int, scale: float) -> Iterator:
-        for x, y in coords.tolist():
-            try:
-                yield self._cut(level, make_window(self.levels[level], x, y, size, scale))
-            except BadSlide as error:
-                yield error
+        places, size = np.asarray(coords).reshape(-1, 2).tolist(), (tile_px, tile_px)
+        return self._cuts(level, lambda: (make_window(self.levels[level], x, y, size, scale) for x, y in places))
 
     def thumbnail(self, mpp: float) -> tuple[np.ndarray, float]:
         """(h, w, 3) uint8 of the whole slide at `mpp`, or at the slide's own where that is coarser.
 
-        And its exact level-0 px per thumbnail px. Parts that cannot be read are white and counted in `notes`. Raises
-        BadSlide if nothing can be read.
+        And its exact level-0 px per thumbnail px. What cannot be read is white, and said in `notes`. Raises BadSlide if
+        nothing can be read.
         """
         scale = max(1.0, mpp / self.mpp)
-        width, height = (max(1, math.ceil(side / scale - 0.5)) for side in self.size)
-        level = choose_level(self.levels, scale)
-        step = max(32, math.ceil(THUMBNAIL_BLOCK_PX * self.levels[level].downsample / scale))
-        image = np.full((height, width, 3), WHITE, np.uint8)
-        failed, blocks = [], 0
-        for row in range(0, height, step):
-            for column in range(0, width, step):
-                size, blocks = (min(step, width - column), min(step, height - row)), blocks + 1
-                window = make_window(self.levels[level], column * scale, row * scale, size, scale)
-                try:
-                    image[row : row + size[1], column : column + size[0]] = self._cut(level, window)
-                except BadSlide as error:
-                    failed.append(error)
-        if len(failed) == blocks:
-            raise failed[0]
-        if failed:
-            self.notes += (f"{len(failed)} of {blocks} parts of its thumbnail are white: {failed[0].reason}",)
+        image, note = make_thumbnail(self.levels, scale, lambda level, windows: self._cuts(level, lambda: windows))
+        self.notes += (note,) * (note not in ("", *self.notes))
         return image, scale
 
     def _level(self, mpp: float) -> tuple[int, float]:
@@ -128,11 +119,22 @@ class Slide:
             raise BadSlide(self.path, f"has {self.mpp:g} mpp, which is coarser than the {mpp:g} asked for; {advice}")
         return choose_level(self.levels, scale), scale
 
-    def _cut(self, level: int, window: Window) -> np.ndarray:
+    def _cuts(self, level: int, windows: Callable[[], Iterable[Window]]) -> Iterator[np.ndarray | BadSlide]:
+        """The tile of each window, or its error; `windows` is called twice: there may be a million of them."""
+        band = Band(self._direct, level, windows()) if self._direct and self._direct.takes(level) else None
+        for window in windows():
+            try:
+                yield self._cut(level, window, band)
+            except BadSlide as error:
+                yield error
+
+    def _cut(self, level: int, window: Window, band: Band | None) -> np.ndarray:
         if not window.width or not window.height:
             return resample(np.empty((0, 0, 3), np.uint8), window)
+        if band:
+            return resample(band.read(window), window)
         pixels, x, y = self._file.read(level, window.x, window.y, window.width, window.height)
-        return resample(pixels, window, x, y)
+        return resample(reduce_blocks(pixels, window.block), window, x, y)
 
     def associated(self) -> dict[str, tuple[int, int]]:
         """Names and (width, height) of thumbnail, label, macro; labels may show a patient's name."""
@@ -144,6 +146,8 @@ class Slide:
 
     def close(self) -> None:
         """Closes the file."""
+        if self._direct:
+            self._direct.close()
         self._file.close()
 
     def __enter__(self) -> Slide:

@@ -1,0 +1,175 @@
+"""Windows of a level put together from its JPEG tiles, each decoded once while neighbours still need it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from histojax.slides.bad_slide import BadSlide
+from histojax.slides.jpeg_tiles import CutOff, Damaged, TiledLevel, find_levels
+from histojax.slides.openslide_file import OpenslideFile
+from histojax.slides.resample import Window, reduce_blocks
+
+CACHE_BYTES = 128 << 20  # decoded tiles that are kept for later windows, per band
+PROBES = 4  # tiles of a level that are compared with OpenSlide's pixels before it is trusted
+ON_PIXEL = 1 / 1024  # px: so close to a whole position OpenSlide does not interpolate
+
+
+class DirectReader:
+    """The levels of one file that are decoded directly; everything else is OpenSlide's."""
+
+    def __init__(self, file: OpenslideFile) -> None:
+        """Finds the levels with JPEG tiles; a level is compared with OpenSlide when it is first read."""
+        self.file, self._handle = file, -1
+        self.levels, self.reason = find_levels(Path(file.path), file.vendor, file.sizes)
+        self._trusted: dict[int, bool] = {}
+
+    def takes(self, level: int) -> bool:
+        """Whether the tiles of a level are decoded directly; a level whose pixels differ from OpenSlide's is not."""
+        if level not in self.levels:
+            return False
+        if level not in self._trusted:
+            self._trusted[level] = self._equals_openslide(level)
+            if not self._trusted[level]:
+                self.reason = f"the JPEG tiles of level {level} do not decode to OpenSlide's pixels"
+        return self._trusted[level]
+
+    def describe(self) -> str:
+        """Which levels are decoded how, and why not all directly."""
+        direct = [level for level in range(len(self.file.sizes)) if self.takes(level)]
+        if len(direct) == len(self.file.sizes):
+            return "JPEG tiles decoded directly"
+        if not direct:
+            return f"OpenSlide ({self.reason})"
+        return f"JPEG tiles decoded directly at level {', '.join(map(str, direct))}; else OpenSlide ({self.reason})"
+
+    def tile(self, level: int, row: int, column: int) -> np.ndarray:
+        """(h, w, 3) uint8 of one tile; what is missing or looks damaged is asked of OpenSlide. Raises BadSlide."""
+        tiled = self.levels[level]
+        x, y, width, height = tiled.place(row, column)
+        try:
+            return tiled.decode(self._open(), row, column)
+        except CutOff as error:
+            where = f"the JPEG tile of {width}x{height} px at ({x}, {y}) of level {level}"
+            raise BadSlide(self.file.shown, f"{where} cannot be read: {error}") from error
+        except Damaged as error:
+            try:
+                return self.file.read(level, x, y, width, height)[0]
+            except BadSlide as worse:
+                raise BadSlide(worse.path, f"{worse.reason}; its JPEG tile: {error}") from error
+
+    def _open(self) -> int:
+        if self._handle < 0:
+            self._handle = os.open(self.file.path, os.O_RDONLY)
+        return self._handle
+
+    def _equals_openslide(self, level: int) -> bool:
+        """Whether the first tile and some of the fullest decode to what OpenSlide reads; damaged ones do not count."""
+        tiled, compared = self.levels[level], 0
+        fullest = np.argsort(-tiled.counts, axis=None, kind="stable")
+        for place in (0, *fullest[: 4 * PROBES].tolist()):
+            row, column = divmod(int(place), tiled.counts.shape[1])
+            try:
+                pixels = tiled.decode(self._open(), row, column)
+                compared += self._compare(level, row, column, pixels)
+            except (Damaged, CutOff, BadSlide):
+                continue
+            except ValueError:
+                return False
+            if compared == PROBES:
+                break
+        return compared > 0
+
+    def _compare(self, level: int, row: int, column: int, pixels: np.ndarray) -> bool:
+        """Whether the comparison could be made (OpenSlide hits whole pixels there); ValueError if pixels differ."""
+        x, y, width, height = self.levels[level].place(row, column)
+        theirs, x_read, y_read = self.file.read(level, x, y, width, height)
+        if max(abs(x_read - x), abs(y_read - y)) > ON_PIXEL:
+            return False
+        if not np.array_equal(pixels, theirs):
+            raise ValueError(f"tile ({row}, {column}) of level {level}")
+        return True
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+
+class Band:
+    """The decoded tiles that windows of one level share, for windows with the same block."""
+
+    def __init__(self, reader: DirectReader, level: int, windows: Iterable[Window]) -> None:
+        """Counts how often `windows`, all that will be read, need each tile: after its last use it is let go."""
+        self.reader, self.level = reader, level
+        self.tiled: TiledLevel = reader.levels[level]
+        self._uses = np.zeros(self.tiled.counts.shape, np.uint32)
+        for window in windows:
+            rows, columns = self._range(window)
+            self._uses[rows.start : rows.stop, columns.start : columns.stop] += 1
+        self._kept: dict[tuple[int, int], np.ndarray | BadSlide] = {}
+        self._bytes = 0
+
+    def read(self, window: Window) -> np.ndarray:
+        """(h, w, 3) uint8: the window in blocks of its own. Raises BadSlide if a tile that it touches is damaged."""
+        rows, columns = self._range(window)
+        early = self._reduces_early(window.block)
+        block = window.block if early else 1
+        x0, y0 = window.x // block, window.y // block
+        shape = -(-(window.y + window.height) // block) - y0, -(-(window.x + window.width) // block) - x0
+        pixels, bad = np.empty((*shape, 3), np.uint8), None
+        for row in rows:
+            for column in columns:
+                tile = self._tile(row, column, block)
+                if isinstance(tile, BadSlide):
+                    bad = bad or tile
+                    continue
+                y, x = row * self.tiled.tile_height // block - y0, column * self.tiled.tile_width // block - x0
+                _paste(pixels, tile, y, x)
+        if bad:
+            raise BadSlide(bad.path, bad.reason)
+        return pixels if early else reduce_blocks(pixels, window.block)
+
+    def _reduces_early(self, block: int) -> bool:
+        """Whether blocks never cross tiles, so that each tile can be kept in its reduced form."""
+        return self.tiled.tile_width % block == 0 and self.tiled.tile_height % block == 0
+
+    def _range(self, window: Window) -> tuple[range, range]:
+        """Rows and columns of the tiles that a window touches."""
+        if not window.width or not window.height:
+            return range(0), range(0)
+        width, height = self.tiled.tile_width, self.tiled.tile_height
+        rows = range(window.y // height, (window.y + window.height - 1) // height + 1)
+        return rows, range(window.x // width, (window.x + window.width - 1) // width + 1)
+
+    def _tile(self, row: int, column: int, block: int) -> np.ndarray | BadSlide:
+        key = row, column
+        tile = self._kept.get(key)
+        if tile is None:
+            try:
+                tile = reduce_blocks(self.reader.tile(self.level, row, column), block)
+            except BadSlide as error:
+                tile = error
+            self._keep(key, tile)
+        self._uses[key] -= 1
+        if not self._uses[key]:
+            self._bytes -= getattr(self._kept.pop(key, None), "nbytes", 0)
+        return tile
+
+    def _keep(self, key: tuple[int, int], tile: np.ndarray | BadSlide) -> None:
+        self._kept[key] = tile
+        self._bytes += getattr(tile, "nbytes", 0)
+        while self._bytes > CACHE_BYTES and len(self._kept) > 1:
+            oldest = next(iter(self._kept))
+            self._bytes -= getattr(self._kept.pop(oldest), "nbytes", 0)
+
+
+def _paste(canvas: np.ndarray, tile: np.ndarray, y: int, x: int) -> None:
+    """Copies the part of `tile`, whose corner is at (y, x) of the canvas, that lies within the canvas."""
+    top, left = max(0, -y), max(0, -x)
+    part = tile[top : canvas.shape[0] - y, left : canvas.shape[1] - x]
+    canvas[y + top : y + top + part.shape[0], x + left : x + left + part.shape[1]] = part
