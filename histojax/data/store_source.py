@@ -168,6 +168,7 @@ class StoredTiles:
     def __init__(self, index: Index):
         self.index = index
         self.root = str(index.root)
+        self.store_root = os.path.realpath(index.root)
         shards = [str(index.root / "tiles" / part[1]) for part in index._meta["parts"]]
         self._shards = Shards(shards, index.counts)
         self.classes, self.labels = index.labels()

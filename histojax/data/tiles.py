@@ -174,6 +174,12 @@ def label_table(class_names: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray
 
 def count_shared(first: Source, second: Source) -> int:
     """Tiles that both sources hold, by their path."""
+    for one, other in ((first, second), (second, first)):
+        if isinstance(one, Joined):
+            return sum(count_shared(part, other) for part in one.sources)
+    roots = {getattr(source, "store_root", "") for source in (first, second)}
+    if len(roots) > 1:  # what a store holds lies nowhere else: millions of names need not be made
+        return 0
     small, large = sorted((first, second), key=len)
     paths = {os.path.abspath(small.name(i)) for i in range(len(small))}
     return len(paths & {os.path.abspath(large.name(i)) for i in range(len(large))})

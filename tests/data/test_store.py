@@ -17,7 +17,7 @@ from histojax.data.sources import open_source
 from histojax.data.store import Tile, finish_store, part_done, part_facts, start_store, write_part, write_store
 from histojax.data.store_parts import file_stem
 from histojax.data.synthetic import SyntheticTissue
-from histojax.data.tiles import Joined
+from histojax.data.tiles import Joined, count_shared
 
 
 def test_round_trip_keeps_bytes_labels_groups_and_skips_bad_tiles(tmp_path):
@@ -99,6 +99,7 @@ def test_the_same_parts_give_the_same_files_in_any_order(tmp_path):
     moved = open_source((tmp_path / "two").rename(tmp_path / "moved"))
     assert moved.fingerprint() == open_source(tmp_path / "one").fingerprint()
     assert moved.classes == ("a", "b") and moved.labels.tolist() == [1, 0] * 3
+    assert count_shared(moved, moved) == 6 and count_shared(moved, Joined([open_source(tmp_path / "one")])) == 0
     again = pickle.loads(pickle.dumps(moved))
     assert len(pickle.dumps(moved)) < 1000 and (again.read(5) == moved.read(5)).all()
 
