@@ -27,5 +27,5 @@ def ink(image: np.ndarray) -> np.ndarray:
     red, green, blue = (channel.astype(np.int16) for channel in cv2.split(image))
     greenish = green > red + 20
     bluish = (blue > red + 100) | ((blue > red + 50) & (green > red))
-    reddish = (red > 150) & (red > 3 * green) & (2 * red > 5 * blue)
+    reddish = (red > 180) & (red > 3 * green) & (2 * red > 5 * blue)
     return greenish | bluish | reddish

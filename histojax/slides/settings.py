@@ -22,7 +22,11 @@ CHECKS = {  # what a tile's own pixels can be rejected for, in this order
     "pen": "ink of a marker, or black that is no stain",
     "blur": "out of focus",
 }
-STAIN_NAMES = ("none", "macenko", "reinhard")
+STAIN = {  # normalisation of each tile
+    "none": "colours as scanned",
+    "macenko": "haematoxylin and eosin separated, their directions and strengths made those of a reference",
+    "reinhard": "mean and spread of CIE Lab made those of a reference",
+}
 
 
 def _number(default: float, low: float, high: float, help: str) -> Any:
@@ -53,7 +57,7 @@ class TileSettings:
     checks: tuple[str, ...] = _choice(tuple(CHECKS), CHECKS, "what a tile's pixels are checked for")
     max_tiles: int | None = None
     seed: int = _number(0, 0, 2**63 - 1, "of the random choice of max_tiles")
-    stain: str = _choice("none", STAIN_NAMES, "stain normalisation")
+    stain: str = _choice("none", STAIN, "stain normalisation")
     # the tissue mask
     mask_mpp: float = _number(8.0, 0.5, 128.0, "resolution of the tissue mask, micrometres per pixel")
     min_saturation: float = _number(10.0, 0.0, 255.0, "lowest threshold Otsu may choose; lower finds paler tissue")
@@ -64,7 +68,7 @@ class TileSettings:
     max_hole_um2: float = _number(40_000.0, 0.0, 1e12, "smaller holes count as tissue (glands, fat cells, vessels)")
     # the checks of a tile's pixels, see checks.py for what they measure
     min_contrast: float = _number(6.0, 0.0, 128.0, "blank below: standard deviation of green, grey levels")
-    min_sharpness: float = _number(0.35, 0.0, 10.0, "blur below: variance of finest over coarser structure")
+    min_sharpness: float = _number(0.33, 0.0, 10.0, "blur below: variance of finest over coarser structure")
     max_pen: float = _number(0.1, 0.0, 1.0, "pen above: share of the tile in the colours of ink")
     histobistro_invalid: float = _number(0.3, 0.0, 1.0, "HistoBistro's filter: share that may be white or black")
     histobistro_edges: float = _number(1.0, 0.0, 100.0, "HistoBistro's filter: least percentage of edge pixels")
