@@ -91,8 +91,10 @@ def looks_damaged(data: bytes, pixels: np.ndarray) -> bool:
         return True
     if MARKER_WITHIN.search(data, scan, end) or data.find(HOLE, scan, end) >= 0:
         return True
+    if pixels[-1, -1, 0] != NOTHING_LEFT:
+        return False
     corner = pixels[-CORNER_PX:, -CORNER_PX:]
-    return bool(corner.min() == corner.max() == NOTHING_LEFT)
+    return bool(corner.min() == corner.max())
 
 
 def find_levels(path: Path, vendor: str, sizes: tuple[tuple[int, int], ...]) -> tuple[dict[int, TiledLevel], str]:

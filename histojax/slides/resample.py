@@ -5,18 +5,24 @@ block of k x k level px becomes its mean (blocks are counted from the level's or
 tile), then Lanczos, antialiased, over the remaining 1 <= r < 2 at the tile's exact, fractional position. Where the
 remainder is 1 and the position whole to a twentieth of a pixel, pixels are taken as they are. A tile therefore equals
 the same place of the whole level resized; the box of a tile is honoured to a small fraction of a pixel at every mpp.
+
+Lanczos is two products with sparse matrices in float32: half the time of Pillow's, and one rounding instead of two.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from PIL import Image
+from scipy.sparse import csr_array
 
 from histojax.slides.levels import Level
+
+np.empty(30 << 20, np.uint8)  # glibc learns from its release to keep freed arrays up to this size: half the time a tile
+# took was the kernel's, which gave and took back the same pages for each one
 
 SNAP = 0.05  # px: closer to whole positions than this, nothing is interpolated
 SUPPORT = 3  # of Lanczos, in pixels of the coarser side
@@ -77,13 +83,39 @@ def resample(pixels: np.ndarray, window: Window, x: float | None = None, y: floa
     if _is_whole(left, right, (right - left) / width) and _is_whole(upper, lower, (lower - upper) / height):
         row, column = round(upper), round(left)
         return np.ascontiguousarray(pixels[row : row + height, column : column + width])
-    box = max(left, 0.0), max(upper, 0.0), min(right, pixels.shape[1]), min(lower, pixels.shape[0])
-    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS, box))
+    return lanczos(pixels, (left, upper, right, lower), window.size)
+
+
+def lanczos(pixels: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]) -> np.ndarray:
+    """The box (left, upper, right, lower) of (h, w, 3) uint8 pixels resized to `size` (width, height)."""
+    height, width = pixels.shape[:2]
+    columns = _lanczos_weights(box[0], box[2], size[0], width)
+    rows = _lanczos_weights(box[1], box[3], size[1], height)
+    across = cv2.transpose(pixels).astype(np.float32).reshape(width, -1)  # columns as rows
+    half = cv2.transpose((columns @ across).reshape(size[0], height, 3))
+    whole = (rows @ half.reshape(height, -1)).reshape(size[1], size[0], 3)
+    return cv2.convertScaleAbs(np.maximum(whole, 0, out=whole))  # rounds, and stops at 255
+
+
+@functools.lru_cache(maxsize=512)  # the tiles of a row share one of them, those of a column the other
+def _lanczos_weights(start: float, stop: float, size: int, length: int) -> csr_array:
+    """(size, length) float32: what each of `length` pixels gives to each of the `size` that span start..stop."""
+    step = (stop - start) / size
+    stretch = max(step, 1.0)
+    taps = math.ceil(2 * SUPPORT * stretch) + 1
+    centres = start + (np.arange(size) + 0.5) * step
+    pixels = np.ceil(centres - SUPPORT * stretch - 0.5).astype(np.int32)[:, None] + np.arange(taps, dtype=np.int32)
+    at = (pixels + 0.5 - centres[:, None]) / stretch
+    outside = (np.abs(at) >= SUPPORT) | (pixels < 0) | (pixels >= length)
+    weights = np.where(outside, 0.0, np.sinc(at) * np.sinc(at / SUPPORT))
+    weights = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    rows = np.arange(0, size * taps + 1, taps, dtype=np.int32)
+    return csr_array((weights.ravel(), pixels.clip(0, length - 1).ravel(), rows), shape=(size, length))
 
 
 def reduce_blocks(pixels: np.ndarray, block: int) -> np.ndarray:
     """Means of block x block pixels; where the last block is cut short by the level's edge, its last px is repeated."""
-    if block == 1:
+    if block == 1 or not pixels.size:
         return pixels
     height, width = pixels.shape[:2]
     rest_x, rest_y = -width % block, -height % block
