@@ -95,6 +95,11 @@ def histobistro_shares(tile: np.ndarray) -> tuple[float, float, float]:
 
 
 def edge_percentage(tile: np.ndarray) -> float:
-    """Percentage of the pixels that OpenCV's Canny filter marks as edges, on colour, aperture 3, L1 gradient."""
-    edges = cv2.Canny(np.ascontiguousarray(tile), *CANNY)
+    """Percentage of the pixels that are edges."""
+    edges = edge_map(tile)
     return float(cv2.countNonZero(edges)) * 100 / edges.size
+
+
+def edge_map(tile: np.ndarray) -> np.ndarray:
+    """(h, w) uint8, 255 where OpenCV's Canny filter finds an edge: on colour, aperture 3, L1 gradient."""
+    return cv2.Canny(np.ascontiguousarray(tile), *CANNY)

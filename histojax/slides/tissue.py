@@ -71,7 +71,7 @@ def clean(mask: np.ndarray, mpp: float, settings: TileSettings) -> np.ndarray:
     In this order, for the walls of fat cells are threads as long as the cells are holes.
     """
     closed = _morphed(mask.astype(np.uint8), cv2.MORPH_CLOSE, round(settings.close_um / mpp / 2))
-    filled = 1 - _without_small(1 - closed, settings.max_hole_um2 / mpp**2)
+    filled = 1 - _without_small(1 - closed, settings.max_hole_um2 / mpp**2, at_edge=True)
     opened = _morphed(filled, cv2.MORPH_OPEN, round(settings.open_um / mpp / 2))
     return _without_small(opened, settings.min_piece_um2 / mpp**2) > 0
 
@@ -85,11 +85,14 @@ def _morphed(mask: np.ndarray, operation: int, radius: int) -> np.ndarray:
     return cv2.morphologyEx(padded, operation, kernel)[2 * radius : -2 * radius, 2 * radius : -2 * radius]
 
 
-def _without_small(mask: np.ndarray, least_px: float) -> np.ndarray:
-    """The mask as uint8 without its pieces below so many pixels."""
+def _without_small(mask: np.ndarray, least_px: float, at_edge: bool = False) -> np.ndarray:
+    """The mask as uint8 without its pieces below so many pixels; with `at_edge`, those at its edge stay: they may be
+    part of something large, and are no holes."""
     pixels = np.ascontiguousarray(mask, np.uint8)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(pixels, connectivity=8)
     keep = stats[:, cv2.CC_STAT_AREA] >= least_px
+    if at_edge:
+        keep[np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])] = True
     keep[0] = False  # the label of what is not in the mask
     return keep[labels].astype(np.uint8)
 

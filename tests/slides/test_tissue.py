@@ -85,6 +85,14 @@ def test_specks_go_and_holes_fill_by_area_not_by_pixels():
     assert overlap(found(half, mpp=16.0), mask[::2, ::2]) > 0.95
 
 
+def test_glass_in_a_corner_of_the_picture_is_no_hole():
+    picture = stained()
+    picture[:20, :20] = glass(20, 20)  # 0.026 mm2
+    picture[100:120, 100:120] = glass(20, 20)
+    mask = found(picture)
+    assert not mask[5, 5] and mask[110, 110]
+
+
 def test_a_mask_without_thresholds():
     picture = np.where(disc(400, 500, (250, 200), 100)[..., None], stained(), glass())
     picture[:50] = 0
