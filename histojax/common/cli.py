@@ -32,6 +32,21 @@ def warn(command: str, sentences: Iterable[str]) -> None:
         print(f"{command}: warning: {sentence}", file=sys.stderr)
 
 
+def whole_number(flag: str, text: str, low: int, high: int) -> int:
+    """The number of a flag; raises UserError if it is none from low to high."""
+    if not re.fullmatch(r"[+-]?\d+", text.strip()) or not low <= int(text) <= high:
+        raise UserError(f"{flag}: expected a whole number from {low} to {high}, got {text!r}")
+    return int(text)
+
+
+def shard(text: str) -> tuple[int, int]:
+    """(index from 0, count) of --shard I/N, with I from 1 to N; raises UserError for anything else."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise UserError(f"--shard: expected I/N with I from 1 to N, for example 1/8, got {text!r}")
+    return int(found[1]) - 1, int(found[2])
+
+
 class Arguments(argparse.ArgumentParser):
     """An argument parser for commands with positional arguments: errors are UserErrors, help is the command's own."""
 

@@ -99,6 +99,7 @@ class Progress:
         rates = self.rates()
         if rates and self._items:
             parts.append(f"{_short(rates[f'{self.items}_per_second'])} {self.items}/s")
+        if rates and self._waited:
             parts.append(f"data wait {100 * rates['data_wait_share']:.0f}%")
         if rates and rates["steps_per_second"] > 0 and self._step < self.total:
             parts.append(f"ETA {hms((self.total - self._step) / rates['steps_per_second'])}")

@@ -29,6 +29,7 @@ from histojax.data.store_parts import (
     Tile,
     part_done,
     part_facts,
+    parts_done,
     start_store,
     write_part,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "open_store",
     "part_done",
     "part_facts",
+    "parts_done",
     "start_store",
     "write_part",
     "write_store",

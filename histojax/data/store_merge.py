@@ -147,7 +147,13 @@ def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, Mapping):
             flat |= {f"{key}_{inner}": v for inner, v in value.items()}
         else:
-            flat[key] = json.dumps(value) if isinstance(value, (list, tuple)) else "" if value is None else value
+            flat[key] = (
+                (json.dumps(value) if value else "")
+                if isinstance(value, (list, tuple))
+                else ""
+                if value is None
+                else value
+            )
     return flat
 
 

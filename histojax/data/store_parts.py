@@ -117,7 +117,15 @@ def part_done(out: Path, name: str) -> bool:
 
 def part_facts(out: Path, name: str) -> dict[str, Any]:
     """What is known of a part that is done: name, tiles, skipped [[name, reason]], shard_bytes, sha256, facts."""
-    path = part_path(out, name)
+    return _facts_in(part_path(out, name))
+
+
+def parts_done(out: Path) -> list[str]:
+    """Names of all parts that are written."""
+    return [_facts_in(path)["name"] for path in sorted((out / "parts").glob("[!.]*.arrow"))]
+
+
+def _facts_in(path: Path) -> dict[str, Any]:
     try:
         with pa.memory_map(str(path)) as file:
             return meta_of(pa.ipc.open_file(file).schema)
@@ -136,12 +144,12 @@ def write_part(
     """Writes a part, first its shard, then its rows; returns its `part_facts`.
 
     `facts` (JSON values) say what else is known: of a slide path, patient, label, mpp, mpp_from, width, height,
-    footprint, rejected; they become columns of slides.csv, and patient and label go to tiles that have none. Bad
-    tiles are skipped and remembered. A part without a tile has no shard. What a killed writer of the same part left
-    is removed, so hold a lock where several may write one. Raises UserError when a file cannot be written (disk full,
-    read-only); the part is not there then.
+    footprint, rejected; they become columns of slides.csv, and patient and label go to tiles that have none. Who
+    makes the tiles may complete them until the last tile. Bad tiles are skipped and remembered. A part without a tile
+    has no shard. What a killed writer of the same part left is removed, so hold a lock where several may write one.
+    Raises UserError when a file cannot be written (disk full, read-only); the part is not there then.
     """
-    facts = dict(facts or {})
+    facts = {} if facts is None else facts
     rows = _Rows(label=str(facts.get("label") or ""), group=str(facts.get("patient") or ""))
     shard = shard_path(out, name)
     for path in (shard, part_path(out, name)):
@@ -158,7 +166,7 @@ def write_part(
         "skipped": rows.skipped,
         "shard_bytes": shard.stat().st_size if shard.exists() and not coordinates else 0,
         "sha256": rows.digest.hexdigest(),
-        "facts": facts,
+        "facts": dict(facts),
     }
     write_arrow(part_path(out, name), pa.table(rows.columns, ROWS), meta, compression="zstd")
     return meta

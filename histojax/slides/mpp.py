@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from histojax.common.errors import UserError
 from histojax.slides.bad_slide import BadSlide
 
 FINEST, COARSEST = 0.05, 20.0  # a 200x objective; coarser than any scanner's overview
@@ -42,6 +43,16 @@ def find_mpp(path: str, properties: Mapping[str, str], given: float | str | None
     if wrong:
         raise BadSlide(path, f"{wrong}; {REMEDY}")
     return Mpp(value, f"metadata ({field})")
+
+
+def mpp_of_flag(text: str | None, flag: str = "--mpp") -> float | None:
+    """The mpp that a flag gives, None without; raises UserError if it is implausible."""
+    if text is None:
+        return None
+    value, wrong = parse_mpp(text)
+    if wrong:
+        raise UserError(f"{flag} {text} {wrong}")
+    return value
 
 
 def parse_mpp(text: float | str) -> tuple[float, str]:

@@ -55,7 +55,7 @@ class TileSettings:
     min_inside: float = _number(0.5, 0.0, 1.0, "share of a tile that must lie in the annotations to include")
     max_excluded: float = _number(0.1, 0.0, 1.0, "share of a tile that may lie in the annotations to exclude")
     checks: tuple[str, ...] = _choice(tuple(CHECKS), CHECKS, "what a tile's pixels are checked for")
-    max_tiles: int | None = None
+    max_tiles: int | None = dataclasses.field(default=None, metadata={"help": "of a slide at most, drawn at random"})
     seed: int = _number(0, 0, 2**63 - 1, "of the random choice of max_tiles")
     stain: str = _choice("none", STAIN, "stain normalisation")
     # the tissue mask
@@ -81,6 +81,11 @@ class TileSettings:
             raise _wrong("overlap_px", self.overlap_px, f"less than the tile's {self.tile_px} pixels")
         if self.min_saturation > self.max_saturation:
             raise _wrong("min_saturation", self.min_saturation, f"at most max_saturation, {self.max_saturation:g}")
+
+    @property
+    def reads_pixels(self) -> bool:
+        """Whether it takes the pixels of a tile to know if it is kept."""
+        return bool(self.checks) or self.tissue == "histobistro"
 
     @property
     def step_px(self) -> int:
@@ -128,8 +133,13 @@ def _named(field: dataclasses.Field, value: Any) -> Any:
     return tuple(name for name in names if name in value)
 
 
+def flag_of(name: str) -> str:
+    """The flag of a field; --mpp is that of the slides themselves."""
+    return "--target-mpp" if name == "mpp" else f"--{name.replace('_', '-')}"
+
+
 def _wrong(name: str, value: Any, expected: str) -> UserError:
-    return UserError(f"--{name.replace('_', '-')}: {value!r} given, expected {expected}")
+    return UserError(f"{flag_of(name)}: {value!r} given, expected {expected}")
 
 
 PRESETS = {  # of the paper: tiles to extract features from, tiles to finetune on

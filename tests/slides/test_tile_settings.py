@@ -17,9 +17,9 @@ def test_the_papers_two_settings():
     [
         ("tile_px", 8, "--tile-px: 8 given, expected a whole number from 16 to 8192"),
         ("tile_px", 256.5, "a whole number"),
-        ("mpp", float("nan"), "--mpp: nan given"),
-        ("mpp", "fine", "--mpp: 'fine' given, expected a number"),
-        ("mpp", True, "--mpp: True"),
+        ("mpp", float("nan"), "--target-mpp: nan given"),
+        ("mpp", "fine", "--target-mpp: 'fine' given, expected a number"),
+        ("mpp", True, "--target-mpp: True"),
         ("overlap_px", 256, "--overlap-px: 256 given, expected less than the tile's 256 pixels"),
         ("tissue", "deep", "--tissue: 'deep' given, expected one of otsu, white, histobistro, none"),
         ("checks", ("blank", "ink"), "--checks: .* expected any of blank, pen, blur"),

@@ -1,0 +1,229 @@
+"""One slide into its part of a tile store, pictures beside it; a slide is cut by whoever holds its lock."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from PIL import Image
+
+from histojax.common.errors import UserError
+from histojax.common.files import expanded, replacing
+from histojax.common.locks import try_lock
+from histojax.data.decode import BadTile, encode_png
+from histojax.data.slide_list import SlideEntry
+from histojax.data.store import Tile, part_done, part_facts, write_part
+from histojax.data.store_parts import file_stem
+from histojax.slides.choose import Choice, check_tile, choose_tiles
+from histojax.slides.geojson import read_geojson, write_geojson
+from histojax.slides.mpp import UNKNOWN
+from histojax.slides.picture import background_of, qc_picture
+from histojax.slides.settings import TileSettings
+from histojax.slides.slide import BadSlide, Slide, open_slide
+from histojax.slides.stain import normaliser
+
+IMAGES = ("jpeg", "png")
+LOCKS, PICTURES, OUTLINES = ".locks", "qc", "contours_geojson"
+STATES = DONE, BEFORE, FAILED, QUARANTINED, ELSEWHERE = "done", "done before", "failed", "quarantined", "elsewhere"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How the slides of a store are cut. `mpp` is for slides of which neither a table nor their metadata tell it.
+
+    `include` and `exclude` are GeoJSON files, or folders with one NAME.geojson a slide.
+    """
+
+    out: str
+    settings: TileSettings
+    coordinates: bool = False
+    image: str = "jpeg"
+    quality: int = 90
+    mpp: float | None = None
+    include: str | None = None
+    exclude: str | None = None
+
+    def plan(self) -> dict[str, Any]:
+        """What decides the tiles, for store.json."""
+        plan = {"settings": self.settings.as_dict(), "slide_mpp": self.mpp, "groups": "patient"}
+        if not self.coordinates:
+            plan |= {"image": self.image} | ({"quality": self.quality} if self.image == "jpeg" else {})
+        return plan | {"include": self.include, "exclude": self.exclude}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of one slide. Pixels of `tiles` are in the store; `rejected` counts places by reason."""
+
+    slide: str
+    state: str
+    tiles: int = 0
+    rejected: dict[str, int] = dataclasses.field(default_factory=dict)
+    unreadable: int = 0
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    why: str = ""
+    path: str = ""
+
+    @property
+    def no_tile(self) -> str:
+        """Why a slide without a tile has none, in words."""
+        counts = sorted(self.rejected.items(), key=lambda one: -one[1])
+        return ", ".join(f"{count} {why}" for why, count in counts) or "it is smaller than a tile"
+
+
+def cut_slide(unit: tuple[Cut, SlideEntry]) -> Report:
+    """The report of one slide, once its part is in the store: the work of one process. Raises BadSlide, UserError."""
+    cut, entry = unit
+    out, began = Path(cut.out), time.monotonic()
+    lock = try_lock(out / LOCKS / f"{file_stem(entry.name)}.lock")
+    if lock is None:
+        return Report(entry.name, ELSEWHERE, path=str(entry.path))
+    with lock:
+        state = BEFORE if part_done(out, entry.name) else DONE
+        if state == DONE:
+            with opened(entry, cut.mpp) as slide:
+                _write_slide(out, cut, entry, slide)
+        done = part_facts(out, entry.name)
+    facts = done["facts"]
+    if facts["file_bytes"] != _size(entry.path):
+        raise BadSlide(
+            entry.path,
+            f"the store has another slide of this name ({facts['path']}, {facts['file_bytes']} bytes): rename one, or "
+            "use another store",
+        )
+    return Report(
+        entry.name,
+        state,
+        done["tiles"],
+        facts["rejected"],
+        len(done["skipped"]),
+        tuple(facts["notes"]),
+        0.0 if state == BEFORE else time.monotonic() - began,
+        path=str(entry.path),
+    )
+
+
+def opened(entry: SlideEntry, mpp: float | None = None) -> Slide:
+    """The slide, with the mpp of its table, else of its metadata, else the given one. Raises BadSlide."""
+    if entry.mpp is not None or mpp is None:
+        return open_slide(entry.path, entry.mpp)
+    try:
+        return open_slide(entry.path)
+    except BadSlide as error:
+        if error.reason != UNKNOWN:
+            raise
+        return open_slide(entry.path, mpp)
+
+
+def _write_slide(out: Path, cut: Cut, entry: SlideEntry, slide: Slide) -> None:
+    """The part of a slide; its pictures are written before it, so that a part that is there has them."""
+    include = _marks(cut.include, entry, "include")
+    exclude = _marks(cut.exclude, entry, "exclude")
+    choice = choose_tiles(slide, cut.settings, include, exclude)
+    facts = _facts(entry, slide, choice)
+    write_part(out, entry.name, _tiles(out, cut, entry, slide, choice, facts), facts, coordinates=cut.coordinates)
+
+
+def _tiles(
+    out: Path, cut: Cut, entry: SlideEntry, slide: Slide, choice: Choice, facts: dict[str, Any]
+) -> Iterator[Tile | BadTile]:
+    """The tiles of a slide in the order of the grid; at their end `facts` are complete and the pictures written."""
+    normalise = normaliser(cut.settings.stain)
+    reasons: list[str] = []  # one a place, "" where a tile is kept
+    unread: list[BadTile] = []
+    for place, pixels in zip(_places(entry, choice), _pixels(cut, slide, choice)):
+        if isinstance(pixels, BadSlide):
+            reasons.append("unreadable")
+            unread.append(BadTile(place.name or f"{entry.path} (x={place.x}, y={place.y})", pixels.reason))
+            yield unread[-1]
+            continue
+        reasons.append("" if pixels is None else check_tile(pixels, cut.settings))
+        if not reasons[-1]:
+            if not cut.coordinates and pixels is not None:
+                place = dataclasses.replace(place, data=_encoded(cut, normalise(pixels)))
+            yield place
+    if unread and len(unread) == len(reasons):
+        raise BadSlide(entry.path, f"none of its {len(unread)} tiles can be read, the first: {unread[0].reason}")
+    counts = Counter(choice.rejected) + Counter(reason for reason in reasons if reason and reason != "unreadable")
+    facts["rejected"] = dict(sorted(counts.items()))
+    facts["notes"] = list(slide.notes)
+    _draw(out, entry, slide, choice, reasons)
+
+
+def _places(entry: SlideEntry, choice: Choice) -> Iterator[Tile]:
+    for (x, y), share in zip(choice.coords.tolist(), choice.shares.tolist()):
+        yield Tile(b"", "", entry.name, x, y, entry.label, entry.patient, share)
+
+
+def _pixels(cut: Cut, slide: Slide, choice: Choice) -> Iterator[np.ndarray | BadSlide | None]:
+    """The pixels of every place; None where nobody needs them."""
+    if cut.coordinates and not cut.settings.reads_pixels:
+        return iter([None] * len(choice.coords))
+    return slide.tiles(choice.coords, cut.settings.tile_px, cut.settings.mpp)
+
+
+def _encoded(cut: Cut, tile: np.ndarray) -> bytes:
+    """The file of a tile."""
+    if cut.image == "png":
+        return encode_png(tile)
+    return bytes(imagecodecs.jpeg8_encode(np.ascontiguousarray(tile), cut.quality, subsampling="444"))
+
+
+def _draw(out: Path, entry: SlideEntry, slide: Slide, choice: Choice, reasons: Sequence[str]) -> None:
+    stem = file_stem(entry.name)
+    write_geojson(out / OUTLINES / f"{stem}.geojson", choice.mask, choice.scale, name=entry.name)
+    picture = qc_picture(choice, reasons, entry.name, slide.mpp, background_of(slide, choice))
+    with replacing(out / PICTURES / f"{stem}.jpg") as partial:
+        Image.fromarray(picture).save(partial, "JPEG", quality=88)
+
+
+def _facts(entry: SlideEntry, slide: Slide, choice: Choice) -> dict[str, Any]:
+    """What is known of a slide, as columns of slides.csv."""
+    width, height = slide.size
+    mask_um2 = float(choice.mask.sum()) * (choice.scale * slide.mpp) ** 2
+    return {
+        "slide": entry.name,
+        "path": os.path.abspath(entry.path),
+        "file_bytes": _size(entry.path),
+        "patient": entry.patient,
+        "label": entry.label,
+        "mpp": slide.mpp,
+        "mpp_from": slide.mpp_from,
+        "width": width,
+        "height": height,
+        "footprint": choice.footprint,
+        "tissue_mm2": round(mask_um2 / 1e6, 4),
+        "tissue_from": choice.mask_from,
+    }
+
+
+def _size(path: Path) -> int:
+    """Bytes of a slide's file, or of all files of its folder."""
+    files = path.iterdir() if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
+
+
+def _marks(where: str | None, entry: SlideEntry, flag: str) -> Any:
+    """The annotations of a slide: those of a file, or of NAME.geojson in a folder; None without."""
+    if where is None:
+        return None
+    path = expanded(where)
+    if path.is_dir():
+        path = path / f"{entry.name}.geojson"
+        if not path.exists() and flag == "exclude":
+            return None
+    if not path.exists():
+        raise BadSlide(entry.path, f"has no annotation {path}: write one, or leave --{flag} out")
+    try:
+        return read_geojson(path)
+    except UserError as error:
+        raise BadSlide(entry.path, str(error)) from error

@@ -1,0 +1,171 @@
+"""Slides into a tile store: every slide a part by itself, in any process, on any machine that sees the folder.
+
+A slide is done when its part is there: jobs that are killed lose at most the slides they worked on, and jobs that run
+side by side share the rest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from histojax.common.errors import UserError
+from histojax.common.files import advice, reason, write_atomic
+from histojax.common.locks import owner_of, try_lock
+from histojax.common.progress import Progress
+from histojax.common.work import Outcome, run
+from histojax.data.cut_slide import (
+    BEFORE,
+    ELSEWHERE,
+    FAILED,
+    LOCKS,
+    OUTLINES,
+    PICTURES,
+    QUARANTINED,
+    STATES,
+    Cut,
+    Report,
+    cut_slide,
+)
+from histojax.data.slide_list import SlideEntry
+from histojax.data.store import COORDINATES, PIXELS, Written, finish_store, part_facts, parts_done, start_store
+from histojax.data.store_parts import file_stem
+
+LOOK_AGAIN_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run of `cut_slides` did, and what the store holds after it."""
+
+    reports: tuple[Report, ...]
+    written: Written | None
+    seconds: float
+    bytes: int
+
+    def count(self, *states: str) -> int:
+        """Slides in one of these states."""
+        return sum(report.state in states for report in self.reports)
+
+    @property
+    def rejected(self) -> Counter[str]:
+        """Places that became no tile, by reason."""
+        total: Counter[str] = Counter()
+        for report in self.reports:
+            total.update(report.rejected)
+        return total
+
+    @property
+    def failures(self) -> list[Report]:
+        """Slides that could not be used."""
+        return [report for report in self.reports if report.state in (FAILED, QUARANTINED)]
+
+
+def cut_slides(
+    slides: Sequence[SlideEntry],
+    cut: Cut,
+    *,
+    workers: int,
+    executor: str = "local",
+    shard: tuple[int, int] = (0, 1),
+    tiles_csv: bool = True,
+) -> Summary:
+    """The summary, once every slide of `slides` that can be used is in the store `cut.out`.
+
+    Run again, it goes on where it was: parts that are done stay. `shard` (i, n) takes every n-th slide from the i-th
+    on. Slides that another job works on are waited for. Raises UserError for settings of another store, a full
+    disk, a folder that cannot be written, and if no slide gave a tile.
+    """
+    out, began = Path(cut.out), time.monotonic()
+    start_store(out, cut.plan(), COORDINATES if cut.coordinates else PIXELS)
+    for folder in (LOCKS, PICTURES, OUTLINES):
+        _make(out / folder)
+    mine = list(slides)[shard[0] :: shard[1]]
+    if not mine:
+        raise UserError(f"--shard: of {len(slides)} slides none is left for part {shard[0] + 1} of {shard[1]}")
+    reports = _cut_all(mine, cut, workers, executor)
+    _check_some(out, list(reports.values()))
+    written = _finish(out, [report for report in reports.values() if report.why], tiles_csv)
+    size = sum(path.stat().st_size for path in (out / "tiles").glob("*.arrayrecord"))
+    summary = Summary(tuple(reports[e.name] for e in mine), written, time.monotonic() - began, size)
+    write_atomic(out / "summary.json", json.dumps(_as_json(summary), indent=1) + "\n")
+    return summary
+
+
+def _cut_all(slides: Sequence[SlideEntry], cut: Cut, workers: int, executor: str) -> dict[str, Report]:
+    """{slide: report}; slides that another job held are looked at again until they are done or free."""
+    reports: dict[str, Report] = {}
+    todo = {entry.name: entry for entry in slides}
+    progress = Progress(len(slides), unit="slide", items="tiles")
+    try:
+        while todo:
+            for outcome in run(cut_slide, [(cut, entry) for entry in todo.values()], workers, executor=executor):
+                report = _report_of(outcome)
+                if outcome.trace:
+                    progress.note(outcome.trace)
+                if report.state == ELSEWHERE:
+                    continue
+                reports[report.slide] = report
+                del todo[report.slide]
+                if report.why:
+                    progress.note(f"{report.path}: {report.state}: {report.why}")
+                progress.update(len(reports), 0 if report.state == BEFORE else report.tiles)
+            if todo:
+                lock = Path(cut.out) / LOCKS / f"{file_stem(next(iter(todo)))}.lock"
+                progress.note(f"waiting for {len(todo)} slides that {owner_of(lock)} works on")
+                time.sleep(LOOK_AGAIN_SECONDS)
+    finally:
+        progress.close()
+    return reports
+
+
+def _report_of(outcome: Outcome) -> Report:
+    if not outcome.error:
+        return outcome.value
+    _, entry = outcome.unit
+    return Report(entry.name, QUARANTINED if outcome.quarantined else FAILED, why=outcome.error, path=str(entry.path))
+
+
+def _check_some(out: Path, reports: Sequence[Report]) -> None:
+    """Raises UserError if there is no tile in the store, with the reasons."""
+    if any(report.tiles for report in reports) or any(part_facts(out, name)["tiles"] for name in parts_done(out)):
+        return
+    failed = [f"{report.path}: {report.why}" for report in reports if report.why]
+    empty = [f"{report.slide} has none ({report.no_tile})" for report in reports if not report.why]
+    raise UserError(f"{out}: no tile from {len(reports)} slides; {'; '.join([*failed, *empty][:3])}")
+
+
+def _finish(out: Path, failures: Sequence[Report], tiles_csv: bool) -> Written:
+    """Merges what is done by all jobs so far; the last one to end merges everything."""
+    path = out / LOCKS / "finish.lock"
+    while (lock := try_lock(path)) is None:
+        time.sleep(0.2)
+    with lock:
+        skipped = [(report.path, report.why) for report in failures]
+        return finish_store(out, sorted(parts_done(out)), skipped, tiles_csv=tiles_csv)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made ({reason(error)}){advice(error)}") from error
+
+
+def _as_json(summary: Summary) -> dict[str, Any]:
+    """The summary for programs; the only file of a store with times in it."""
+    return {
+        "slides": {state: summary.count(state) for state in STATES if summary.count(state)},
+        "tiles": sum(report.tiles for report in summary.reports),
+        "rejected": dict(summary.rejected),
+        "unreadable": sum(report.unreadable for report in summary.reports),
+        "bytes": summary.bytes,
+        "seconds": round(summary.seconds, 3),
+        "each": [dataclasses.asdict(report) for report in summary.reports],
+    }

@@ -1,0 +1,143 @@
+"""`histojax tile`: whole slides in, a tile store out."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from histojax.common import cli
+from histojax.common.files import expanded
+from histojax.common.progress import hms
+from histojax.slides.flags import add_tile_flags, thresholds_help, tile_flags_help, tile_settings
+
+HELP = f"""\
+histojax tile: whole slides in, a tile store out
+
+usage: histojax tile SLIDES... --out DIR [--preset extract|finetune] [flags]
+       (the same: python -m histojax tile, python -m histojax.tile)
+
+  SLIDES               slides, folders of slides (sub-folders, too), patterns in quotes, or tables (CSV, TSV) with the
+                       columns slide, patient, mpp, label in the spellings people have; what OpenSlide reads (svs,
+                       ndpi, mrxs, scn, bif, tiff, DICOM ...) and plain images with a given mpp
+  --out DIR            the store: a folder that is missing, empty, or was begun by the same command
+
+what is cut:
+{tile_flags_help()}
+  --mpp M              micrometres per pixel of the slides' own level 0, for those of which neither a table nor their
+                       metadata tell it; never guessed: without it such a slide is refused
+  --include, --exclude GeoJSON (as of QuPath, level-0 pixels): a file, or a folder with one SLIDE.geojson a slide
+
+how it is stored:
+  --image jpeg|png     default jpeg
+  --quality Q          of the JPEG, 1 to 100, colours at full resolution (default 90)
+  --coordinates        only the places: training and extraction read the slides themselves
+  --no-tiles-csv       leave tiles.csv out
+
+who does it:
+  --workers N          processes (default: one a core)
+  --executor ray       tasks on a Ray cluster (pip install 'histojax[ray]'; RAY_ADDRESS), N at a time; default local
+  --shard I/N          only every N-th slide from the I-th on (1/8 ... 8/8), for job arrays; jobs may also run the same
+                       command side by side: each slide is cut once
+
+thresholds:
+{thresholds_help()}
+
+the store: tiles/ (ArrayRecord), index.arrow, slides.csv, tiles.csv, qc/SLIDE.jpg (look at them), contours_geojson/ (the
+tissue, for QuPath), skipped.csv (what could not be read), summary.json. Killed at any moment, the same command goes on.
+
+examples:
+  histojax tile slides/ --out stores/mine                              256 px at 1.0 mpp, for features
+  histojax tile slides/ --out stores/train --preset finetune --max-tiles 2000
+  histojax tile cohort.csv --out stores/cohort --mpp 0.25              slides that do not tell their mpp have 0.25
+  histojax train --config configs/nct_vits14.py --workdir runs/mine --config.data.train=stores/train
+
+exit codes:
+  0 done, 1 done but some slides could not be used (skipped.csv), 2 bad input (one line on stderr)"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code of the command line `argv` (default: that of the process)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    return cli.guarded("histojax tile", lambda: _main(argv))
+
+
+def _main(argv: Sequence[str]) -> int:
+    if not argv or {"--help", "-h", "-help", "help"} & set(argv):
+        print(HELP)
+        return 0 if argv else 2
+    arguments = _parse(argv)
+    settings, shard = tile_settings(arguments), cli.shard(arguments.shard)
+    from histojax.data.cut_slide import Cut
+    from histojax.data.cutting import cut_slides
+    from histojax.data.slide_list import find_slides
+    from histojax.slides.mpp import mpp_of_flag
+
+    slides = find_slides(arguments.slides)
+    cli.warn("histojax tile", slides.notes)
+    cut = Cut(
+        str(expanded(arguments.out)),
+        settings,
+        coordinates=arguments.coordinates,
+        image=arguments.image,
+        quality=cli.whole_number("--quality", arguments.quality, 1, 100),
+        mpp=mpp_of_flag(arguments.mpp),
+        include=arguments.include,
+        exclude=arguments.exclude,
+    )
+    workers = cli.whole_number("--workers", arguments.workers, 0, 4096)
+    summary = cut_slides(
+        slides.entries, cut, workers=workers, executor=arguments.executor, shard=shard, tiles_csv=arguments.tiles_csv
+    )
+    print(in_words(summary, cut.out, slides.left_out))
+    return 1 if summary.failures else 0
+
+
+def _parse(argv: Sequence[str]) -> Any:
+    parser = cli.Arguments()
+    parser.add_argument("slides", nargs="+")
+    parser.add_argument("--out", required=True)
+    add_tile_flags(parser)
+    for flag in ("--mpp", "--include", "--exclude"):
+        parser.add_argument(flag)
+    parser.add_argument("--image", default="jpeg", choices=("jpeg", "png"))
+    parser.add_argument("--quality", default="90")
+    parser.add_argument("--coordinates", action="store_true")
+    parser.add_argument("--no-tiles-csv", dest="tiles_csv", action="store_false")
+    parser.add_argument("--workers", default=str(os.cpu_count() or 1))
+    parser.add_argument("--executor", default="local", choices=("local", "ray"))
+    parser.add_argument("--shard", default="1/1")
+    return parser.parse_args(argv)
+
+
+def in_words(summary: Any, out: str, left_out: Sequence[tuple[str, str]] = ()) -> str:
+    """What was done, for the end of the command."""
+    done, before, failed = summary.count("done"), summary.count("done before"), len(summary.failures)
+    empty = [f"{r.slide} ({r.no_tile})" for r in summary.reports if not r.tiles and not r.why]
+    tiles = sum(report.tiles for report in summary.reports)
+    rate = tiles / summary.seconds if summary.seconds and not before else 0
+    lines = [
+        f"slides      {len(summary.reports)}: {done} cut now, {before} before, {failed} could not be used",
+        f"tiles       {tiles:,}" + (f" ({rate:,.0f}/s)" if rate else "") + f", {summary.bytes / 1e6:,.1f} MB",
+    ]
+    lines += [f"no tile     {report}" for report in _listed(empty)]
+    lines += [f"rejected    {count:,} places: {why}" for why, count in sorted(summary.rejected.items())]
+    if unreadable := sum(report.unreadable for report in summary.reports):
+        lines.append(f"unreadable  {unreadable:,} tiles, listed in {Path(out) / 'skipped.csv'}")
+    lines += [f"note        {report.slide}: {note}" for report in summary.reports for note in report.notes]
+    lines += [f"{report.state:11s} {report.path}: {report.why}" for report in summary.failures]
+    if left_out:
+        lines.append(f"left out    {len(left_out)} files that are no slides, e.g. {left_out[0][0]} ({left_out[0][1]})")
+    lines.append(f"seconds     {summary.seconds:.1f} ({hms(summary.seconds)})")
+    lines.append(f"look at     {Path(out) / 'qc'}")
+    return "\n".join(lines)
+
+
+def _listed(names: Sequence[str], most: int = 5) -> list[str]:
+    return [", ".join(names[:most]) + (f" ... ({len(names)} slides)" if len(names) > most else "")] if names else []
+
+
+if __name__ == "__main__":
+    sys.exit(main())

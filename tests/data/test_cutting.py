@@ -1,0 +1,188 @@
+"""Slides into a store: what is in it, what is said of slides that cannot be used, and that nothing is done twice."""
+
+import csv
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from pyramids import picture, write_pyramid
+
+from histojax import tile as command
+from histojax.common.errors import UserError
+from histojax.common.locks import try_lock
+from histojax.data import cutting
+from histojax.data.cut_slide import Cut
+from histojax.data.cutting import cut_slides
+from histojax.data.slide_list import SlideEntry, find_slides
+from histojax.data.sources import open_source
+from histojax.slides.settings import TileSettings
+from histojax.slides.slide import open_slide
+
+TIMED = "summary.json"
+SETTINGS = TileSettings(tile_px=64, mpp=1.0, checks=(), mask_mpp=4.0, min_piece_um2=0, open_um=0)
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("slides")
+    write_pyramid(folder / "TCGA-AA-0001-01Z.svs", picture(1303, 1001), mpp=0.5)
+    write_pyramid(folder / "TCGA-AA-0002-01Z.svs", picture(900, 1100, seed=1), mpp=0.5)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(slides, tmp_path_factory):
+    out = tmp_path_factory.mktemp("made") / "store"
+    return out, cut(slides, out)
+
+
+def cut(slides, out, workers=0, settings=SETTINGS, shard=(0, 1), **options):
+    entries = find_slides([slides]).entries
+    return cut_slides(entries, Cut(str(out), settings, **options), workers=workers, shard=shard)
+
+
+def digests(folder):
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != TIMED and ".lock" not in str(p)]
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_store_says_what_was_cut_from_what(made, slides):
+    out, summary = made
+    assert summary.count("done") == 2 and not summary.failures
+    source = open_source(str(out))
+    assert len(source) == summary.written.tiles == sum(r.tiles for r in summary.reports) > 20
+    assert source.facts.group_kind == "patient" and set(source.groups) == {"TCGA-AA-0001", "TCGA-AA-0002"}
+    assert source.read(0).shape == (64, 64, 3)
+    first, second = rows(out / "slides.csv")
+    assert first["slide"] == "TCGA-AA-0001-01Z" and float(first["mpp"]) == 0.5 and first["width"] == "1303"
+    assert int(first["tiles"]) + int(second["tiles"]) == len(source) == len(rows(out / "tiles.csv"))
+    places = int(1303 / 128) * int(1001 / 128)
+    assert int(first["tiles"]) + int(first.get("rejected_no tissue") or 0) == places
+    for name in (first["slide"], second["slide"]):
+        assert max(Image.open(out / "qc" / f"{name}.jpg").size) > 100
+        assert json.loads((out / "contours_geojson" / f"{name}.geojson").read_text())["features"]
+    assert json.loads((out / TIMED).read_text())["tiles"] == len(source)
+
+
+def test_tiles_are_the_slide_at_their_place(slides, tmp_path):
+    cut(slides, tmp_path / "store", image="png")
+    source = open_source(str(tmp_path / "store"))
+    with open_slide(slides / "TCGA-AA-0001-01Z.svs") as slide:
+        x, y = source.coords[3].tolist()
+        np.testing.assert_array_equal(source.read(3), slide.tile(x, y, 64, 1.0))
+
+
+def test_a_store_of_coordinates_gives_the_same_tiles(slides, tmp_path):
+    settings = TileSettings(**SETTINGS.as_dict() | {"checks": ("blank",)})
+    cut(slides, tmp_path / "pixels", image="png", settings=settings)
+    cut(slides, tmp_path / "places", coordinates=True, settings=settings)
+    pixels, places = (open_source(str(tmp_path / name)) for name in ("pixels", "places"))
+    np.testing.assert_array_equal(pixels.coords, places.coords)
+    for i in (0, 7, len(pixels) - 1):
+        np.testing.assert_array_equal(pixels.read(i), places.read(i))
+    assert not list((tmp_path / "places" / "tiles").iterdir())
+
+
+def test_processes_shards_and_a_second_start_give_the_same_bytes(made, slides, tmp_path):
+    expected = digests(made[0])
+    cut(slides, tmp_path / "two", workers=2)
+    assert digests(tmp_path / "two") == expected
+    for index in (1, 0):
+        cut(slides, tmp_path / "shards", shard=(index, 2))
+    assert digests(tmp_path / "shards") == expected
+    (tmp_path / "two" / "index.arrow").unlink()
+    (tmp_path / "two" / "parts" / "TCGA-AA-0002-01Z.arrow").unlink()  # as if killed before this part was whole
+    again = cut(slides, tmp_path / "two")
+    assert (again.count("done"), again.count("done before")) == (1, 1) and digests(tmp_path / "two") == expected
+
+
+def test_slides_that_cannot_be_used_are_named_and_the_others_are_cut(slides, tmp_path, capsys):
+    folder = tmp_path / "slides"
+    folder.mkdir()
+    (folder / "good.svs").symlink_to(slides / "TCGA-AA-0001-01Z.svs")
+    (folder / "text.svs").write_text("this is no slide")
+    (folder / "zero.svs").write_bytes(b"")
+    write_pyramid(folder / "unknown.svs", picture(400, 400), mpp=None)
+    blank = np.full((700, 700, 3), 243, np.uint8)
+    write_pyramid(folder / "white.svs", blank, mpp=0.5)
+    spoilt = {(0, 9): b"\xff\xd8 no jpeg"}
+    write_pyramid(folder / "torn.svs", picture(1303, 1001), mpp=0.5, downsamples=(1,), spoil=spoilt)
+    words = ["--out", str(tmp_path / "out"), "--tile-px", "64", "--checks", "none", "--workers", "1"]
+    assert command.main([str(folder), *words, "--tissue", "none"]) == 1
+    shown = capsys.readouterr().out
+    assert "could not be used" in shown and "give it with --mpp" in shown and "unreadable" in shown
+    skipped = {row["name"].rpartition("/")[2]: row["reason"] for row in rows(tmp_path / "out" / "skipped.csv")}
+    assert "give it with --mpp" in skipped["unknown.svs"]
+    assert {"text.svs", "unknown.svs"} < set(skipped) and any(name.startswith("torn.svs (x=") for name in skipped)
+    tiles = {row["slide"]: int(row["tiles"]) for row in rows(tmp_path / "out" / "slides.csv")}
+    assert tiles["good"] > tiles["torn"] > 0 and tiles["white"] > 0
+    small = ["--out", str(tmp_path / "given"), "--mpp", "0.5", "--workers", "0"]
+    assert command.main([str(folder / "unknown.svs"), *small]) == 2
+    assert "unknown has none (it is smaller than a tile)" in capsys.readouterr().err
+    assert command.main([str(folder / "unknown.svs"), *small[:1], str(tmp_path / "ok"), *small[2:], *words[2:6]]) == 0
+
+
+def test_a_slide_without_tissue_is_a_row_with_no_tiles(slides, tmp_path, capsys):
+    folder = tmp_path / "slides"
+    folder.mkdir()
+    (folder / "good.svs").symlink_to(slides / "TCGA-AA-0001-01Z.svs")
+    write_pyramid(folder / "white.svs", np.full((700, 700, 3), 243, np.uint8), mpp=0.5)
+    assert command.main([str(folder), "--out", str(tmp_path / "out"), "--workers", "0"]) == 0
+    assert "no tile     white (1 no tissue)" in capsys.readouterr().out
+    assert {r["slide"]: r["tiles"] for r in rows(tmp_path / "out" / "slides.csv")}["white"] == "0"
+
+
+def test_a_slide_that_another_job_holds_is_waited_for(slides, tmp_path, monkeypatch):
+    out = tmp_path / "store"
+    cut(slides, out, shard=(0, 2))
+    lock = try_lock(out / ".locks" / "TCGA-AA-0002-01Z.lock")
+    monkeypatch.setattr(cutting.time, "sleep", lambda seconds: lock.release())
+    summary = cut(slides, out)
+    assert (summary.count("done"), summary.count("done before")) == (1, 1)
+
+
+def test_another_slide_of_the_same_name_is_refused(made, slides, tmp_path):
+    other = tmp_path / "TCGA-AA-0001-01Z.svs"
+    write_pyramid(other, picture(500, 500, seed=3), mpp=0.5)
+    summary = cut_slides([SlideEntry(other, other.stem)], Cut(str(made[0]), SETTINGS), workers=0)
+    assert "the store has another slide of this name" in summary.failures[0].why
+    assert len(open_source(str(made[0]))) == made[1].written.tiles
+
+
+def test_other_settings_need_another_folder(made, slides):
+    with pytest.raises(UserError, match=r"settings\.tile_px was 64 and is 32"):
+        cut(slides, made[0], settings=TileSettings(tile_px=32, checks=()))
+
+
+def test_annotations_say_where_tiles_may_lie(slides, tmp_path):
+    ring = [[0, 0], [640, 0], [640, 1001], [0, 1001], [0, 0]]
+    feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": {}}
+    for name in ("TCGA-AA-0001-01Z", "TCGA-AA-0002-01Z"):
+        (tmp_path / f"{name}.geojson").write_text(json.dumps(feature))
+    cut(slides, tmp_path / "in", include=str(tmp_path))
+    cut(slides, tmp_path / "out", exclude=str(tmp_path))
+    inside, outside = (open_source(str(tmp_path / name)).coords for name in ("in", "out"))
+    assert inside[:, 0].max() < 640 <= outside[:, 0].min() + 16
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--tile-px", "8"], "--tile-px"),
+        (["--target-mpp", "nan"], "--target-mpp"),
+        (["--shard", "3/2"], "--shard: expected I/N"),
+        (["--mpp", "2.5e-7"], "metres"),
+        (["--quality", "0"], "--quality: expected a whole number from 1 to 100"),
+        (["--tile-pixels", "8"], "did you mean --tile-px?"),
+    ],
+)
+def test_bad_flags_fail_before_anything_starts(slides, tmp_path, capsys, words, message):
+    assert command.main([str(slides), "--out", str(tmp_path / "out"), *words]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
