@@ -30,7 +30,7 @@ FORMAT = "histojax features 1"
 SAVED = ("float32", "float16")
 _TEXTS = (  # attributes of the file that are fields of Origin
     *("producer", "encoder", "weights", "weights_sha256", "preprocess_sha256", "pooling", "compute_dtype", "stain"),
-    "selection_sha256",
+    *("selection_sha256", "read_from"),
 )
 # nominal magnification of a slide by its mpp, as TRIDENT bins it
 _MAGNIFICATIONS = ((0.16, 80), (0.2, 60), (0.3, 40), (0.6, 20), (1.2, 10), (2.4, 5))
@@ -50,6 +50,7 @@ class Rows:
         tokens: (n, P, D), anything that can be sliced, or None.
         grid: (rows, columns) of the tokens.
         skipped: (x, y, reason) of each tile that could not be read; -1 where there are no coordinates.
+        rejected: places that became no tile: no tissue, blurred ...
     """
 
     features: np.ndarray
@@ -62,6 +63,7 @@ class Rows:
     tokens: Any = None
     grid: tuple[int, int] | None = None
     skipped: tuple[tuple[int, int, str], ...] = ()
+    rejected: int = 0
 
 
 def write_features(
@@ -84,6 +86,7 @@ def write_features(
     with written(path) as file:
         for key, value in _file_attributes(name, geometry, origin).items():
             file.attrs[key] = value
+        file.attrs["rejected"] = rows.rejected
         put(file, "features", features, {"encoder": origin.encoder, "name": name, "savetodir": folder})
         if rows.coords is not None:
             where = folder.rpartition("/")[0]
@@ -200,6 +203,7 @@ def header_of(file: h5py.File, path: Path) -> Header:
         None if tokens is None else tokens.shape[1:],
         (grid[0], grid[1]) if grid else None,
         0 if skipped is None else len(skipped),
+        int(facts.get("rejected", 0)),
     )
 
 

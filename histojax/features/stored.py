@@ -38,6 +38,9 @@ class Geometry:
     magnification: float | None = None
 
 
+NOT_KNOWN = Geometry()
+
+
 @dataclass(frozen=True)
 class Origin:
     """Who made features, and of what; "" is not known.
@@ -51,6 +54,7 @@ class Origin:
         compute_dtype: of the matrix products.
         stain: how the colours of the tiles were normalised, "none" if they were not.
         selection_sha256: of the settings that chose the tiles.
+        read_from: "slides", "store (jpeg 90)" or "patches".
         licences: of the weights and of all that went into them.
         notes: what the file leaves open and a reader had to take for granted.
     """
@@ -64,6 +68,7 @@ class Origin:
     compute_dtype: str = ""
     stain: str = ""
     selection_sha256: str = ""
+    read_from: str = ""
     licences: tuple[Link, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -85,6 +90,7 @@ class Header:
     tokens: tuple[int, int] | None = None  # (P, D) of its patch tokens, if it has any
     grid: tuple[int, int] | None = None  # (rows, columns) of the patch tokens
     skipped: int | None = None  # tiles that could not be read; None: not stated
+    rejected: int | None = None  # places that became no tile; None: not stated
 
 
 @dataclass(frozen=True)
@@ -139,6 +145,7 @@ _MUST_AGREE: tuple[tuple[str, Callable[[Header], Any], Callable[[Header], str]],
 _MAY_DIFFER: tuple[tuple[str, Callable[[Header], str]], ...] = (
     ("arithmetic", lambda h: h.origin.compute_dtype),
     ("stain normalisation", lambda h: h.origin.stain),
+    ("where tiles were read from", lambda h: h.origin.read_from),
     ("tile size", lambda h: f"{h.geometry.tile_px} px" if h.geometry.tile_px else ""),
     ("resolution", lambda h: "" if h.geometry.mpp is None else f"{h.geometry.mpp:.2g} mpp"),  # 0.998 and 1 are one
 )

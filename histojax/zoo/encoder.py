@@ -239,6 +239,14 @@ class Encoder:
         """Features (N, D) float32, still on the device, of what `prepare` returned; compiled anew for every N."""
         return self._features(self.parameters, prepared)
 
+    def program(self, tokens: bool = False) -> Callable[[Tree, jax.Array], tuple[jax.Array, ...]]:
+        """A function of (parameters, what `prepare` returned), not compiled: the features, then the tokens if wanted.
+
+        For whoever lays out batches on devices; a ResNet has no tokens.
+        """
+        pool = POOLINGS[self.record.pooling][1]
+        return partial(self._run, (lambda out: (pool(out), patch_tokens(out))) if tokens else lambda out: (pool(out),))
+
     @property
     def preprocess(self) -> Preprocess:
         """What is done to a tile."""
@@ -264,7 +272,7 @@ class Encoder:
         side = self.preprocess.side
         return jax.ShapeDtypeStruct((self.batch_size, side, side, 3), jnp.uint8)
 
-    def _run(self, choose: Callable[[Outputs], jax.Array], parameters: Tree, tiles: jax.Array) -> jax.Array:
+    def _run(self, choose: Callable[[Outputs], Any], parameters: Tree, tiles: jax.Array) -> Any:
         # accelerators round float32 products to TF32 or bfloat16 unless told otherwise
         exact = getattr(self.config, "dtype", jnp.float32) == jnp.float32
         with jax.default_matmul_precision("highest" if exact else "default"):
@@ -272,9 +280,11 @@ class Encoder:
             piece = len(tiles)
             if jax.default_backend() == "cpu":
                 piece = max(1, PIECE // math.prod(tiles.shape[1:3]))
-            return _by_pieces(
-                lambda t: choose(network(normalise(t, self.preprocess))).astype(jnp.float32), tiles, piece
-            )
+
+            def of_piece(part: jax.Array) -> Any:
+                return jax.tree.map(lambda x: x.astype(jnp.float32), choose(network(normalise(part, self.preprocess))))
+
+            return _by_pieces(of_piece, tiles, piece)
 
     def _in_batches(self, program: Callable, images: Tiles, shape: tuple[int, ...]) -> np.ndarray:
         """(N, *shape) float32 of `program`; the last batch is filled up, so that one compiled program serves."""
@@ -293,14 +303,16 @@ class Encoder:
         return np.concatenate(done) if done else np.zeros((0, *shape), np.float32)
 
 
-def _by_pieces(function: Callable[[jax.Array], jax.Array], batch: jax.Array, piece: int) -> jax.Array:
+def _by_pieces(function: Callable[[jax.Array], Any], batch: jax.Array, piece: int) -> Any:
     """`function` of a batch (N, ...), row by row the same, computed for `piece` rows after the other."""
     count = len(batch) // piece
     if count < 2:
         return function(batch)
     whole = jax.lax.map(function, batch[: count * piece].reshape(count, piece, *batch.shape[1:]))
-    whole = whole.reshape(count * piece, *whole.shape[2:])
-    return whole if count * piece == len(batch) else jnp.concatenate([whole, function(batch[count * piece :])])
+    whole = jax.tree.map(lambda x: x.reshape(count * piece, *x.shape[2:]), whole)
+    if count * piece == len(batch):
+        return whole
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), whole, function(batch[count * piece :]))
 
 
 def _check_batch(images: Tiles) -> None:

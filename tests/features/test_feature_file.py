@@ -23,7 +23,17 @@ RNG = np.random.default_rng(0)
 GEOMETRY = Geometry(256, 1.0, 512.0, 0, 0.5, "metadata (openslide.mpp-x)", (5000, 4200))
 LICENCES = (Link("dinov2_vits14", "Apache-2.0", True, True, "x.pth", "ab" * 32),)
 ORIGIN = Origin(
-    "histojax 0.1.0", "dinov2_vits14", "x.pth", "ab" * 32, "cd" * 32, "cls", "float32", "none", "ef" * 32, LICENCES
+    "histojax 0.1.0",
+    "dinov2_vits14",
+    "x.pth",
+    "ab" * 32,
+    "cd" * 32,
+    "cls",
+    "float32",
+    "none",
+    "ef" * 32,
+    "slides",
+    LICENCES,
 )
 
 

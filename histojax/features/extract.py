@@ -1,0 +1,402 @@
+"""Extraction: tiles of slides, stores or folders through encoders into feature files.
+
+Worker processes read and prepare chunks of tiles; this process fills batches from whatever chunks are ready, across
+the borders of slides, and keeps the devices one batch ahead; a slide's files are written, whole, when its last tile is
+in. A slide that is done is known by its files: run again, only the others are worked on, in any number of jobs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from histojax.common.locks import Lock, owner_of, try_lock
+from histojax.common.progress import Progress
+from histojax.common.work import Outcome, ahead, run
+from histojax.features.collect import BAD, GOOD, REJECTED, Gathered
+from histojax.features.device import Devices, Model
+from histojax.features.finished import Written, look, write_job
+from histojax.features.folder import EMPTY, FAILED, QUARANTINED, JobFolder, Report
+from histojax.features.jobs import Job, Work
+from histojax.features.reading import Chunk, Pixels, Plan, Planner, Reader
+from histojax.parallel.backend import is_out_of_memory
+
+LOOK_AGAIN_SECONDS = 2.0
+CHUNKS_AHEAD = 4  # of each worker, waiting to be put into a batch
+
+
+@dataclass
+class Summary:
+    """What an extraction did: a report a slide; tiles computed, seconds, and the share in which devices waited."""
+
+    reports: list[Report] = field(default_factory=list)
+    before: int = 0  # slides that were done when it began
+    tiles: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+    def count(self, *states: str) -> int:
+        """Slides in one of these states."""
+        return sum(report.state in states for report in self.reports)
+
+
+@dataclass
+class _Open:
+    """A job that is being worked on."""
+
+    job: Job
+    gathered: Gathered
+    lock: Lock
+    planned_out: int = 0  # places that were left out when its tiles were chosen
+
+
+def extract(
+    work: Work,
+    models: Sequence[Model],
+    written: Written,
+    *,
+    workers: int,
+    batch_size: int | None = None,
+    shard: tuple[int, int] = (0, 1),
+    progress: bool = True,
+    devices: Sequence[Any] | None = None,
+) -> Summary:
+    """The summary, once every slide of `work` that can be used has its files.
+
+    Args:
+        work: what is read.
+        models: encoders, each with a folder of its own.
+        written: where to, and what is written beside the numbers.
+        workers: processes that read tiles; 0: a thread of this one.
+        batch_size: tiles of a batch over all devices; None: by device and input.
+        shard: (i, n) takes every n-th slide from the i-th on.
+        progress: whether it is shown.
+        devices: of jax, default all.
+
+    Slides that another job works on are waited for. Raises UserError for files that were made otherwise, for what
+    cannot be written, and if no slide gave features.
+    """
+    jobs = list(work.jobs)[shard[0] :: shard[1]]
+    run_ = _Extraction(work, models, written, workers, batch_size, progress, devices)
+    try:
+        return run_.all(jobs)
+    finally:
+        run_.close()
+
+
+class _Extraction:
+    """The state of `extract`."""
+
+    def __init__(
+        self,
+        work: Work,
+        models: Sequence[Model],
+        written: Written,
+        workers: int,
+        batch_size: int | None,
+        progress: bool,
+        devices: Sequence[Any] | None,
+    ):
+        self.work, self.models, self.written, self.workers = work, models, written, workers
+        self.folder: JobFolder = written.folder
+        self.devices = Devices(models, batch_size, devices)
+        self.reader = Reader(self.devices.rules, work.sources, work.settings, work.check)
+        self.summary = Summary(notes=list(work.notes))
+        self.open: dict[int, _Open] = {}
+        self.pending: deque[_Rows] = deque()
+        self.in_flight: deque[tuple[Future, list[_Rows]]] = deque()
+        self.writer = ThreadPoolExecutor(1, "write")
+        self.writing: deque[tuple[Future, int]] = deque()
+        self.reports: dict[str, Report] = {}
+        self.elsewhere: list[Job] = []
+        self.show = progress
+        self.guard = threading.Lock()
+        self.idle_told = self.busy_seconds = 0.0
+
+    def all(self, jobs: Sequence[Job]) -> Summary:
+        began = time.monotonic()
+        todo = list(jobs)
+        self.progress = self._progress(todo)
+        try:
+            while todo:
+                self._round(todo)
+                todo = self.elsewhere
+                if todo:
+                    owner = owner_of(self.folder.lock(todo[0].name))
+                    self.progress.note(f"waiting for {len(todo)} slides that {owner} works on")
+                    time.sleep(LOOK_AGAIN_SECONDS)
+        finally:
+            self.progress.close()
+        self.summary.reports = [self.reports[job.name] for job in jobs]
+        self.summary.seconds = time.monotonic() - began
+        return self.summary
+
+    def close(self) -> None:
+        """Ends the threads and lets go of the slides that are not done."""
+        self.devices.close()
+        self.writer.shutdown(cancel_futures=True)
+        for one in self.open.values():
+            one.lock.release()
+
+    # from jobs to chunks, in the threads of `ahead`
+
+    def _round(self, jobs: Sequence[Job]) -> None:
+        """Works on all jobs that are free; the others are in `elsewhere` then."""
+        self.elsewhere = []
+        started = self._started(jobs)
+        first = next(started, None)
+        if first is None:  # nothing to do: no need to compile anything
+            return
+        chunks = self._chunks(chain([first], started))
+        outcomes: Any = ahead(run(self.reader, chunks, self.workers), CHUNKS_AHEAD * max(1, self.workers))
+        with contextlib.closing(outcomes), ThreadPoolExecutor(1) as starter:
+            opening = starter.submit(next, outcomes, None)  # workers start while the programs are compiled
+            self.devices.warm_up(self.progress.note)
+            began = time.monotonic()
+            for outcome in chain([opening.result()], outcomes):
+                if outcome is not None:
+                    self._take(outcome)
+                    self._dispatch()
+        self._dispatch(last=True)
+        while self.in_flight:
+            self._collect()
+        self._write_finished(wait=True)
+        self.busy_seconds += time.monotonic() - began
+        self.summary.waited = self.devices.idle_seconds / max(self.busy_seconds, 1e-9)
+
+    def _started(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Plan | None, Lock]]:
+        """The jobs that are ours to do, with the tiles that were chosen of those whose slides had to be opened."""
+        mine = self._locked(jobs)
+        if self.work.settings is None or all(job.planned for job in jobs):
+            for job, lock in mine:
+                yield job, None, lock
+            return
+        locks: dict[str, tuple[Job, Lock]] = {}
+
+        def units() -> Iterator[Any]:
+            for job, lock in mine:
+                locks[job.name] = job, lock
+                yield job.entry
+
+        planners = max(1, self.workers // 4) if self.workers else 0
+        planner = Planner(self.work.settings, self.work.mpp)
+        plans: Any = ahead(run(planner, units(), planners), 2 * max(1, planners))
+        with contextlib.closing(plans):
+            for outcome in plans:
+                job, lock = locks.pop(outcome.unit.name)
+                if outcome.error:
+                    self._fail(job, outcome, lock)
+                else:
+                    yield job.with_plan(outcome.value, self.work.settings), outcome.value, lock
+
+    def _locked(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Lock]]:
+        """The jobs that are not done and that no other process holds."""
+        names = [model.name for model in self.models]
+        for job in jobs:
+            lock = try_lock(self.folder.lock(job.name))
+            if lock is None:
+                self.elsewhere.append(job)
+                continue
+            try:
+                self.folder.remove_leftovers(job.name, names)
+                done = look(self.written, job, self.models)
+            except BaseException:
+                lock.release()
+                raise
+            if done is None:
+                yield job, lock
+                continue
+            lock.release()
+            with self.guard:
+                self.reports[job.name] = done
+                self.summary.before += 1
+
+    def _chunks(self, started: Iterator[tuple[Job, Plan | None, Lock]]) -> Iterator[Chunk]:
+        numbers = {job.name: number for number, job in enumerate(self.work.jobs)}
+        widths = [model.widths for model in self.models]
+        folders = [self.folder.out / self.folder.within(model.name) for model in self.models]
+        for job, plan, lock in started:
+            number = numbers[job.name]
+            gathered = Gathered(job.count, widths, self.written.save, folders)
+            with self.guard:
+                self.open[number] = _Open(job, gathered, lock, 0 if plan is None else plan.rejected)
+                if plan is not None:
+                    self.summary.notes += [f"{job.path}: {note}" for note in plan.notes]
+            yield from job.chunks(number, self.work.mpp)
+
+    # from chunks to batches, in the main thread
+
+    def _take(self, outcome: Outcome) -> None:
+        """Notes what became of a chunk; its good tiles wait for a batch."""
+        chunk: Chunk = outcome.unit
+        one = self.open.get(chunk.job)
+        if one is None:  # the job failed before
+            return
+        if outcome.error:
+            del self.open[chunk.job]
+            self._fail(one.job, outcome, one.lock)
+            return
+        pixels: Pixels = outcome.value
+        for place, why in pixels.bad:
+            one.gathered.leave_out(pixels.first + place, why, BAD)
+        for place, why in pixels.rejected:
+            one.gathered.leave_out(pixels.first + place, why, REJECTED)
+        if len(pixels.places):
+            self.pending.append(_Rows(chunk.job, pixels.first + pixels.places, pixels.prepared))
+        self._close_complete(chunk.job)
+
+    def _dispatch(self, last: bool = False) -> None:
+        """Gives the devices what fills a batch; with `last` whatever there is."""
+        while sum(len(rows) for rows in self.pending) >= (1 if last and self.pending else self.devices.size):
+            parts = _taken(self.pending, self.devices.size)
+            while len(self.in_flight) >= 2:
+                self._collect()
+            try:
+                future = self.devices.start(_batch(parts, self.devices))
+            except Exception as error:
+                self._again(parts, error)
+                continue
+            self.in_flight.append((future, parts))
+
+    def _collect(self) -> None:
+        """Takes the oldest batch's features to their slides."""
+        future, parts = self.in_flight.popleft()
+        try:
+            outputs = future.result()
+        except Exception as error:
+            self._again(parts, error)
+            return
+        at = 0
+        for rows in parts:
+            chosen = slice(at, at + len(rows))
+            at += len(rows)
+            if rows.job in self.open:
+                self.open[rows.job].gathered.add(rows.numbers, [tuple(a[chosen] for a in one) for one in outputs])
+                self._close_complete(rows.job)
+        self.summary.tiles += at
+        self._write_finished()
+        self._tell(at)
+
+    def _again(self, parts: list[_Rows], error: Exception) -> None:
+        """Puts a batch back that did not fit into the memory of the devices, and halves the size of the next ones."""
+        if not is_out_of_memory(error):
+            raise error
+        for rows in reversed(parts):
+            self.pending.appendleft(rows)
+        size = self.devices.size
+        while self.in_flight:
+            self._collect()
+        if self.devices.size == size:  # else a batch in flight met the same
+            self.devices.halve(self.progress.note)
+
+    # from features to files
+
+    def _close_complete(self, number: int) -> None:
+        """Hands a job whose tiles are all accounted for to the writer."""
+        one = self.open.get(number)
+        if one is None or not one.gathered.complete:
+            return
+        rows = one.gathered
+        if not len(rows.rows(GOOD)):
+            del self.open[number]
+            self._without_tiles(one)
+            return
+        task = partial(write_job, self.written, one.job, self.models, rows, one.planned_out)
+        self.writing.append((self.writer.submit(task), number))
+
+    def _write_finished(self, wait: bool = False) -> None:
+        """Notes the jobs whose files are there, or raises what went wrong with one."""
+        while self.writing and (wait or self.writing[0][0].done()):
+            future, number = self.writing.popleft()
+            report = future.result()
+            one = self.open.pop(number)
+            one.lock.release()
+            self.reports[one.job.name] = report
+
+    def _without_tiles(self, one: _Open) -> None:
+        bad = one.gathered.rows(BAD)
+        rejected = one.planned_out + len(one.gathered.rows(REJECTED))
+        one.lock.release()
+        report = Report(one.job.name, one.job.path, 0, len(bad), rejected)
+        if len(bad):
+            why = f"none of its {len(bad)} tiles can be read, the first: {one.gathered.reasons[int(bad[0])]}"
+            self._note(replace(report, state=FAILED, reason=why))
+        else:
+            why = "no tile has enough tissue" if rejected else "there are no tiles"
+            self._note(replace(report, state=EMPTY, reason=why))
+
+    def _fail(self, job: Job, outcome: Outcome, lock: Lock) -> None:
+        lock.release()
+        state = QUARANTINED if outcome.quarantined else FAILED
+        self._note(Report(job.name, job.path, state=state, reason=outcome.error))
+
+    def _note(self, report: Report) -> None:
+        with self.guard:
+            self.reports[report.slide] = report
+            self.progress.note(f"{report.path}: {report.state}: {report.reason}")
+
+    # what is shown
+
+    def _progress(self, jobs: Sequence[Job]) -> Progress:
+        self.by_tile = all(job.planned for job in jobs)
+        total = sum(job.count for job in jobs) if self.by_tile else len(jobs)
+        stream = None if self.show else io.StringIO()
+        return Progress(total, unit="tile" if self.by_tile else "slide", stream=stream)
+
+    def _tell(self, tiles: int) -> None:
+        idle = self.devices.idle_seconds
+        step = self.summary.tiles if self.by_tile else len(self.reports)
+        self.progress.update(step, tiles, idle - self.idle_told)
+        self.idle_told = idle
+
+
+@dataclass
+class _Rows:
+    """Prepared tiles of one job that wait for a batch: their rows, and for each rule the pixels."""
+
+    job: int
+    numbers: np.ndarray
+    prepared: tuple[np.ndarray, ...]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def part(self, chosen: slice) -> _Rows:
+        return _Rows(self.job, self.numbers[chosen], tuple(array[chosen] for array in self.prepared))
+
+
+def _taken(pending: deque[_Rows], size: int) -> list[_Rows]:
+    """At most `size` tiles from the front of what waits."""
+    parts: list[_Rows] = []
+    left = size
+    while pending and left:
+        rows = pending.popleft()
+        if len(rows) > left:
+            pending.appendleft(rows.part(slice(left, None)))
+            rows = rows.part(slice(left))
+        parts.append(rows)
+        left -= len(rows)
+    return parts
+
+
+def _batch(parts: Sequence[_Rows], devices: Devices) -> list[np.ndarray]:
+    """For each rule one array of the size of a batch, zeros where there are no tiles."""
+    batch = []
+    for which in range(len(devices.rules)):
+        arrays = [rows.prepared[which] for rows in parts]
+        whole = np.zeros((devices.size, *arrays[0].shape[1:]), np.uint8)
+        np.concatenate(arrays, out=whole[: sum(map(len, arrays))])
+        batch.append(whole)
+    return batch

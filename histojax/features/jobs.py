@@ -1,0 +1,257 @@
+"""What there is to extract: one job a slide, or one for patches that belong to no slide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from openslide import OpenSlide
+
+from histojax.common.errors import UserError
+from histojax.common.files import expanded
+from histojax.data.formats import is_tile_name
+from histojax.data.slide_list import SlideEntry, find_slides
+from histojax.data.slide_table import TABLES
+from histojax.data.slide_tiles import SlideTiles
+from histojax.data.sources import open_source
+from histojax.data.store import StoredTiles
+from histojax.data.tiles import Source
+from histojax.features.reading import Chunk, Plan, chunks_of
+from histojax.features.stored import NOT_KNOWN, Geometry
+from histojax.slides.settings import TileSettings, settings_from
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file of features to be.
+
+    Args:
+        name: of the slide, or of the folder of patches.
+        path: where it is read from, for messages and tables.
+        entry: the slide, where its tiles are read from itself.
+        source: the source of its tiles, else; `numbers` are those of its tiles in there.
+        coords: (n, 2) level-0 pixels, where they are known before the slide is opened.
+        geometry: of its tiles, as far as that is known.
+        labelled: whether names, labels and groups of the source are kept.
+    """
+
+    name: str
+    path: str
+    entry: SlideEntry | None = None
+    source: int = 0
+    numbers: np.ndarray | None = None
+    coords: np.ndarray | None = None
+    geometry: Geometry = NOT_KNOWN
+    labelled: bool = False
+
+    @property
+    def planned(self) -> bool:
+        """Whether its tiles are known already."""
+        return self.numbers is not None or self.coords is not None
+
+    @property
+    def count(self) -> int:
+        """Its tiles, if they are known."""
+        known = self.coords if self.numbers is None else self.numbers
+        return 0 if known is None else len(known)
+
+    def with_plan(self, plan: Plan, settings: TileSettings) -> Job:
+        """The same job with the tiles that were chosen."""
+        geometry = geometry_of(settings, plan.mpp, plan.mpp_from, plan.size, plan.footprint)
+        return replace(self, coords=plan.coords, geometry=geometry)
+
+    def chunks(self, number: int, mpp: float | None) -> Iterator[Chunk]:
+        """The units of work of the job with that number."""
+        for part in chunks_of(self.count):
+            count = part.stop - part.start
+            if self.entry is not None:
+                coords = None if self.coords is None else self.coords[part]
+                yield Chunk(number, part.start, count, self.entry, mpp, coords)
+            else:
+                assert self.numbers is not None
+                yield Chunk(number, part.start, count, source=self.source, numbers=self.numbers[part])
+
+
+def geometry_of(
+    settings: TileSettings, mpp: float | None, mpp_from: str, size: tuple[int, int] | None, footprint: float | None
+) -> Geometry:
+    """The geometry of tiles cut with these settings from a slide."""
+    return Geometry(settings.tile_px, settings.mpp, footprint, settings.overlap_px, mpp, mpp_from, size)
+
+
+@dataclass(frozen=True)
+class Work:
+    """All jobs of an extraction, and how their tiles are read.
+
+    Args:
+        jobs: in the order given, with different names.
+        sources: that they take tiles from.
+        settings: that the tiles were or will be chosen with; None for patches of unknown making.
+        check: whether tiles read from slides still have to pass the checks of their pixels.
+        mpp: of slides that do not tell theirs, given.
+        read_from: "slides", "store (jpeg 90)", "patches": part of what decides the features.
+        notes: what has to be said.
+    """
+
+    jobs: tuple[Job, ...]
+    sources: tuple[Source, ...] = ()
+    settings: TileSettings | None = None
+    check: bool = True
+    mpp: float | None = None
+    read_from: str = "slides"
+    notes: tuple[str, ...] = ()
+    left_out: tuple[tuple[str, str], ...] = field(default=())
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """What all jobs have in common."""
+        return Geometry() if self.settings is None else geometry_of(self.settings, None, "", None, None)
+
+    def selection(self) -> dict[str, Any]:
+        """What decides the tiles, JSON values."""
+        settings = {} if self.settings is None else self.settings.as_dict()
+        return {**settings, "read_from": self.read_from}
+
+    @property
+    def selection_sha256(self) -> str:
+        """Digest of the settings that chose the tiles, "" for patches."""
+        return "" if self.settings is None else self.settings.digest()
+
+    @property
+    def total(self) -> int | None:
+        """Tiles of all jobs; None if slides have to be opened to know."""
+        return sum(job.count for job in self.jobs) if all(job.planned for job in self.jobs) else None
+
+
+KINDS = ("auto", "slides", "stores", "patches")
+
+
+def find_work(specs: Sequence[str], settings: TileSettings, mpp: float | None = None, kind: str = "auto") -> Work:
+    """What `--input` names: stores, or folders, tables and archives of patches, or slides in any of their ways.
+
+    `settings` are for slides; a store has its own. Raises UserError for inputs of several kinds, for names that occur
+    twice, and as the openers do.
+    """
+    kinds = {_kind(spec) for spec in specs} if kind == "auto" else {kind}
+    if len(kinds) > 1:
+        raise UserError(f"--input: {' and '.join(sorted(kinds))} together: extract them one after the other")
+    if kinds == {"slides"}:
+        return _of_slides(specs, settings, mpp)
+    sources = tuple(open_source(spec) for spec in specs)
+    return _of_stores(sources) if kinds == {"stores"} else _of_patches(specs, sources)
+
+
+def _kind(spec: str) -> str:
+    """stores, patches or slides: by looking at what it is, not at its name alone."""
+    path = expanded(spec)
+    if path.is_dir() and ((path / "store.json").exists() or any(path.glob("*.arrayrecord"))):
+        return "stores"
+    if path.suffix.lower() == ".zip" or (not path.exists() and spec.startswith(("synthetic", "tfds:"))):
+        return "patches"
+    if path.is_file() and path.suffix.lower() not in TABLES:
+        return "slides"
+    try:
+        slides = find_slides([spec]).entries
+    except UserError:
+        return "slides" if not path.exists() or _patches_of(spec) is None else "patches"
+    pictures = all(entry.path.is_file() and is_tile_name(entry.path.name) for entry in slides)
+    if not pictures or any(OpenSlide.detect_format(entry.path) for entry in slides[:4]):
+        return "slides"
+    return "slides" if _patches_of(spec) is None else "patches"
+
+
+def _patches_of(spec: str) -> Source | None:
+    try:
+        return open_source(spec)
+    except UserError:
+        return None
+
+
+def _of_slides(specs: Sequence[str], settings: TileSettings, mpp: float | None) -> Work:
+    found = find_slides(specs)
+    jobs = tuple(Job(entry.name, str(entry.path), entry) for entry in found.entries)
+    return Work(jobs, (), settings, True, mpp, "slides", tuple(found.notes), tuple(found.left_out))
+
+
+def _of_stores(sources: Sequence[Source]) -> Work:
+    """Stores of tiles that were cut with the same settings; one job a slide."""
+    plans = [source.index.plan for source in sources]  # type: ignore[attr-defined]
+    made = [{**plan, "settings": plan.get("settings")} for plan in plans]
+    keys = ("settings", "image", "quality")
+    for source, plan in zip(sources, made):
+        if any(plan.get(key) != made[0].get(key) for key in keys):
+            raise UserError(
+                f"{source.index.root}: was cut with other settings than "  # type: ignore[attr-defined]
+                f"{sources[0].index.root}; extract them one after the other"  # type: ignore[attr-defined]
+            )
+    if made[0]["settings"] is None:
+        return _of_patches([str(source.index.root) for source in sources], sources)  # type: ignore[attr-defined]
+    settings = settings_from(made[0]["settings"])
+    jobs = tuple(job for number, source in enumerate(sources) for job in _slides_of(source, number, settings))
+    _check_names(jobs)
+    image, quality = made[0].get("image"), made[0].get("quality")
+    how = "slides" if isinstance(sources[0], SlideTiles) else f"store ({image}{f' {quality}' if quality else ''})"
+    return Work(jobs, tuple(sources), settings, False, None, how)
+
+
+def _slides_of(source: Any, number: int, settings: TileSettings) -> Iterator[Job]:
+    """The jobs of one store, slides in the order of the store."""
+    index = source.index
+    numbers = index.slide_names.numbers
+    order = np.argsort(numbers, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(numbers[order]) != 0]) if len(order) else np.zeros(0, int)
+    coords = index.coords
+    for rows in sorted(np.split(order, starts[1:]) if len(order) else [], key=lambda rows: rows[0]):
+        name = str(index.slide_names[int(rows[0])])
+        facts = index.slides.get(name, {})
+        geometry = geometry_of(settings, *_facts(facts, settings))
+        where = coords[rows] if coords is not None else None
+        if isinstance(source, StoredTiles):
+            yield Job(
+                name or Path(source.root).name, facts.get("path") or source.root, None, number, rows, where, geometry
+            )
+            continue
+        path = source.slide_path(name)
+        entry = SlideEntry(path, name, mpp=geometry.slide_mpp)
+        yield Job(name, str(path), entry, number, None, where, geometry)
+
+
+def _facts(
+    row: dict[str, str], settings: TileSettings
+) -> tuple[float | None, str, tuple[int, int] | None, float | None]:
+    """(mpp, where from, size, footprint) of a row of slides.csv."""
+    mpp = float(row["mpp"]) if row.get("mpp") else None
+    size = (int(row["width"]), int(row["height"])) if row.get("width") and row.get("height") else None
+    footprint = float(row["footprint"]) if row.get("footprint") else None
+    if footprint is None and mpp:
+        footprint = settings.tile_px * settings.mpp / mpp
+    return mpp, row.get("mpp_from", ""), size, footprint
+
+
+def _of_patches(specs: Sequence[str], sources: Sequence[Source]) -> Work:
+    """Patches of folders, tables and archives: a job for each of these."""
+    jobs = []
+    for number, (spec, source) in enumerate(zip(specs, sources)):
+        path = expanded(spec)
+        name = (path.resolve().name if path.is_dir() else path.stem) if path.exists() else spec.replace(":", "_")
+        jobs.append(Job(name, str(spec), None, number, np.arange(len(source)), None, Geometry(), True))
+    _check_names(jobs)
+    notes = tuple(note for source in sources for note in source.facts.notes)
+    left_out = tuple(one for source in sources for one in source.facts.left_out)
+    return Work(tuple(jobs), tuple(sources), None, False, None, "patches", notes, left_out)
+
+
+def _check_names(jobs: Sequence[Job]) -> None:
+    """Raises UserError if two jobs would write one file."""
+    seen: dict[str, str] = {}
+    for job in jobs:
+        if job.name in seen:
+            raise UserError(
+                f"--input: two slides or folders are called {job.name} ({seen[job.name]} and {job.path}); rename one, "
+                "or extract them into different folders"
+            )
+        seen[job.name] = job.path
