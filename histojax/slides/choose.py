@@ -15,7 +15,8 @@ from histojax.slides.tissue import shares, tissue_mask
 
 __all__ = ["Choice", "check_tile", "choose_tiles"]
 
-NO_TISSUE, OUTSIDE, EXCLUDED, SURPLUS = "no tissue", "outside the annotation", "excluded by annotation", "sub-sampled"
+NO_TISSUE, OUTSIDE, EXCLUDED = "no tissue", "outside the annotation", "excluded by annotation"
+SURPLUS, TOO_SMALL = "sub-sampled", "slide smaller than a tile"
 
 
 @dataclasses.dataclass
@@ -66,7 +67,7 @@ def choose_tiles(
     left = np.flatnonzero(reasons == "")
     chosen = left[subsample(len(left), settings.max_tiles, settings.seed, slide.name)]
     rejected = {name: int((reasons == name).sum()) for name in (NO_TISSUE, OUTSIDE, EXCLUDED)}
-    rejected[SURPLUS] = len(left) - len(chosen)
+    rejected |= {SURPLUS: len(left) - len(chosen), TOO_SMALL: int(not len(coords))}
     counted = {name: count for name, count in rejected.items() if count}
     return Choice(coords[chosen], footprint, share[chosen], mask, scale, thumbnail, counted, mask_from)
 

@@ -19,7 +19,7 @@ TISSUE = {  # how a slide's tissue is found
 }
 CHECKS = {  # what a tile's own pixels can be rejected for, in this order
     "blank": "nothing to see: the contrast of a glass slide or of a black border",
-    "pen": "ink of a marker, or black that is no stain",
+    "pen": "ink of a marker, or black that is no stain; tuned to H&E, also leaves ink out of the tissue mask",
     "blur": "out of focus",
 }
 STAIN = {  # normalisation of each tile
@@ -61,8 +61,8 @@ class TileSettings:
     # the tissue mask
     mask_mpp: float = _number(8.0, 0.5, 128.0, "resolution of the tissue mask, micrometres per pixel")
     min_saturation: float = _number(10.0, 0.0, 255.0, "lowest threshold Otsu may choose; lower finds paler tissue")
-    max_saturation: float = _number(30.0, 0.0, 255.0, "highest threshold Otsu may choose")
-    close_um: float = _number(40.0, 0.0, 1000.0, "gaps of tissue up to this width are closed")
+    max_saturation: float = _number(15.0, 0.0, 255.0, "highest threshold Otsu may choose; higher leaves fat out")
+    close_um: float = _number(80.0, 0.0, 1000.0, "gaps up to this width are closed, the size of a fat cell")
     open_um: float = _number(16.0, 0.0, 1000.0, "threads of tissue up to this width are removed")
     min_piece_um2: float = _number(20_000.0, 0.0, 1e12, "smaller pieces are specks of dust, not tissue")
     max_hole_um2: float = _number(40_000.0, 0.0, 1e12, "smaller holes count as tissue (glands, fat cells, vessels)")

@@ -1,7 +1,9 @@
 """Where the tissue is: a mask on a thumbnail of the slide, and how much of each tile it covers.
 
-Saturation tells stained tissue from glass. Otsu's threshold is used only within bounds: on a slide without tissue it
-would split noise, and on one without glass it would split eosin from haematoxylin.
+Saturation tells stained tissue from glass. Otsu's threshold is used only within narrow bounds: on a slide without
+tissue it would split noise, on one without glass eosin from haematoxylin, and on most it would leave fat to the glass,
+which shows a saturation of 1 to 9 where that of fat is 2 to 30. Glass with a haze of stain may pass; its tiles are
+blank to the checks of their pixels.
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ def tissue_mask(thumbnail: np.ndarray, mpp: float, settings: TileSettings) -> tu
     if settings.tissue != "otsu":
         return np.ones(shape, bool), "the whole slide"
     saturation = saturation_of(thumbnail)
-    marks = _without_small(black(thumbnail) | ink(thumbnail), settings.min_piece_um2 / mpp**2)  # nuclei are no marks
-    unusable = _grown(marks, 1)
+    marks = black(thumbnail) | ink(thumbnail) if "pen" in settings.checks else black(thumbnail)
+    unusable = _grown(_without_small(marks, settings.min_piece_um2 / mpp**2), 1)  # nuclei are no marks
     threshold = otsu_threshold(saturation[~unusable], settings)
     mask = clean((saturation > threshold) & ~unusable, mpp, settings)
     return mask & ~unusable, f"saturation above {threshold:.0f} (Otsu) at {mpp:.3g} um/px, cleaned"

@@ -61,3 +61,8 @@ def test_without_a_mask_the_whole_grid_is_chosen(tissue):
 def test_a_slide_without_tissue_has_no_tiles():
     choice = choose_tiles(Painted(glass()), SETTINGS)
     assert choice.coords.shape == (0, 2) and choice.rejected == {"no tissue": 180} and not choice.mask.any()
+
+
+def test_a_slide_smaller_than_a_tile_is_said():
+    choice = choose_tiles(Painted(stained(30, 400)), SETTINGS)
+    assert choice.coords.shape == (0, 2) and choice.rejected == {"slide smaller than a tile": 1}

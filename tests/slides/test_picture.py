@@ -43,7 +43,7 @@ def test_the_legend_counts(monkeypatch):
     )
     qc_picture(CHOICE, ["", "blur", "blur", ""], "painted", SLIDE.mpp)
     assert [text for text, _ in seen["entries"]] == ["kept 2", "blur 2", f"no tissue {CHOICE.rejected['no tissue']}"]
-    assert seen["titles"][0] == "painted" and "0.5 um/px  |  tiles of 512 um  |  tissue 2.8" in seen["titles"][1]
+    assert seen["titles"][0] == "painted" and "0.5 um/px  |  tiles of 512 um  |  tissue 2.9" in seen["titles"][1]
 
 
 def test_every_reason_has_a_colour():

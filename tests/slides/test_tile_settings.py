@@ -27,7 +27,7 @@ def test_the_papers_two_settings():
         ("min_tissue", 1.5, "--min-tissue: 1.5 given, expected a number from 0 to 1"),
         ("max_tiles", 0, "--max-tiles: 0 given"),
         ("stain", "vahadane", "--stain"),
-        ("min_saturation", 99, "--min-saturation: 99.0 given, expected at most max_saturation, 30"),
+        ("min_saturation", 99, "--min-saturation: 99.0 given, expected at most max_saturation, 15"),
     ],
 )
 def test_wrong_values_are_named(field, value, said):

@@ -53,6 +53,13 @@ def test_pen_marks_are_no_tissue(ink):
     assert mask[:, 330:].mean() < 0.005
 
 
+def test_ink_is_looked_for_only_where_the_checks_ask_for_pen():
+    picture = glass()
+    picture[100:300, 100:300] = (90, 110, 170)  # as dense nuclei of immunohistochemistry
+    assert not found(picture).any()
+    assert found(picture, TileSettings(checks=("blank", "blur")))[200, 200]
+
+
 def test_black_borders_are_no_tissue():
     tissue = disc(400, 500, (250, 200), 100)
     picture = np.where(tissue[..., None], stained(), glass())
