@@ -129,7 +129,7 @@ def in_words(summary: Any, out: str, left_out: Sequence[tuple[str, str]] = ()) -
     lines += [f"note        {report.slide}: {note}" for report in summary.reports for note in report.notes]
     lines += [f"{report.state:11s} {report.path}: {report.why}" for report in summary.failures]
     if left_out:
-        lines.append(f"left out    {len(left_out)} files that are no slides, e.g. {left_out[0][0]} ({left_out[0][1]})")
+        lines.append(f"left out    {len(left_out)} files, e.g. {left_out[0][0]} ({left_out[0][1]})")
     lines.append(f"seconds     {summary.seconds:.1f} ({hms(summary.seconds)})")
     lines.append(f"look at     {Path(out) / 'qc'}")
     return "\n".join(lines)

@@ -15,6 +15,7 @@ import hashlib
 import itertools
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,13 +37,15 @@ def main() -> int:
     mpp = ["--mpp", args.mpp] if args.mpp else []
     (folder / "slides").mkdir(exist_ok=True)
     for number, slide in itertools.product(range(args.copies), map(Path, args.slides)):
-        link = folder / "slides" / f"{slide.stem}-{number}{slide.suffix}"
-        if not link.exists():
-            link.symlink_to(slide.resolve())
+        copy = folder / "slides" / f"{slide.stem}-{number}{slide.suffix}"
+        if not copy.exists():
+            shutil.copyfile(slide, copy)
     tile = ["tile", str(folder / "slides"), *mpp, "--workers", args.workers]
     extract = ["extract", "--input", str(folder / "tile-straight"), "--encoder", args.encoder, "--weights", "random"]
     bad = 0
-    for name, words in (("tile", tile), ("extract", [*extract, "--workers", args.workers])):
+    for name, words in {"tile": tile, "extract": [*extract, "--workers", args.workers]}.items():
+        if args.only not in ("", name):
+            continue
         straight, killed = folder / f"{name}-straight", folder / f"{name}-killed"
         _run(words, straight, env)
         _run(words, folder / f"{name}-again", env)
@@ -111,6 +114,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--mpp", default="")
     parser.add_argument("--encoder", default="dinov2_vits14")
+    parser.add_argument("--only", default="", choices=("tile", "extract"))
     parser.add_argument("--folder", default="")
     return parser.parse_args()
 

@@ -118,7 +118,7 @@ def _cut_all(slides: Sequence[SlideEntry], cut: Cut, workers: int, executor: str
                 progress.update(len(reports), 0 if report.state == BEFORE else report.tiles)
             if todo:
                 lock = Path(cut.out) / LOCKS / f"{file_stem(next(iter(todo)))}.lock"
-                progress.note(f"waiting for {len(todo)} slides that {owner_of(lock)} works on")
+                progress.note(f"looking again at {len(todo)} slides that {owner_of(lock)} worked on")
                 time.sleep(LOOK_AGAIN_SECONDS)
     finally:
         progress.close()
