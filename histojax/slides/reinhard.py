@@ -4,7 +4,8 @@
 
 Lab is CIE 1976 with white D65 from sRGB (L 0 to 100), the usual choice in pathology in place of the paper's l-alpha-
 beta. Mean and deviation are those of stained pixels, whose green is at most 205: glass in a tile would otherwise pull
-its tissue away from the target. All pixels are transferred.
+its tissue away from the target. Glass, of green 230 and more, stays as it is, as the transfer would tint it; between
+the two, pixels are mixed.
 """
 
 from __future__ import annotations
@@ -15,8 +16,12 @@ import cv2
 import numpy as np
 
 BRIGHTEST_GREEN = 205  # both stains absorb green; an optical density of 0.15 as in macenko.py
+GLASS_GREEN = 230
 LEAST_STAINED = 0.01  # share of the pixels
 LEAST_DEVIATION = 0.5  # a flat channel is moved, not stretched
+
+# of the transferred pixel in the result, by its green
+STAINED_SHARE = np.interp(np.arange(256), (BRIGHTEST_GREEN, GLASS_GREEN), (1, 0)).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,8 +62,9 @@ def apply(tile: np.ndarray, target: Reinhard = REFERENCE, source: Reinhard | Non
     gain = np.where(flat, 1.0, target.deviation / np.where(flat, 1.0, source.deviation))
     moved = lab * gain.astype(np.float32) + (target.mean - gain * source.mean).astype(np.float32)
     moved[..., 0] = np.clip(moved[..., 0], 0, 100)
-    rgb = cv2.cvtColor(moved, cv2.COLOR_Lab2RGB)
-    return cv2.convertScaleAbs(np.clip(rgb, 0, 1), alpha=255.0)  # rounded
+    rgb = np.clip(cv2.cvtColor(moved, cv2.COLOR_Lab2RGB), 0, 1) * np.float32(255)
+    mixed = tile + STAINED_SHARE[tile[..., 1]][..., None] * (rgb - tile)
+    return cv2.convertScaleAbs(mixed)  # rounded
 
 
 def _lab(image: np.ndarray) -> np.ndarray:
