@@ -55,7 +55,7 @@ examples:
   histojax train --config configs/nct_vits14.py --workdir runs/mine --config.data.train=stores/train
 
 exit codes:
-  0 done, 1 done but some slides could not be used (skipped.csv), 2 bad input (one line on stderr)"""
+  0 done, 1 done but some slides could not be used or found (skipped.csv), 2 bad input (one line on stderr)"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,6 +73,7 @@ def _main(argv: Sequence[str]) -> int:
     from histojax.data.cut_slide import Cut
     from histojax.data.cutting import cut_slides
     from histojax.data.slide_list import find_slides
+    from histojax.data.slide_table import MISSING
     from histojax.slides.mpp import mpp_of_flag
 
     slides = find_slides(arguments.slides)
@@ -92,7 +93,8 @@ def _main(argv: Sequence[str]) -> int:
         slides.entries, cut, workers=workers, executor=arguments.executor, shard=shard, tiles_csv=arguments.tiles_csv
     )
     print(in_words(summary, cut.out, slides.left_out))
-    return 1 if summary.failures else 0
+    missing = any(reason == MISSING for _, reason in slides.left_out)
+    return 1 if summary.failures or missing else 0
 
 
 def _parse(argv: Sequence[str]) -> Any:
@@ -129,7 +131,7 @@ def in_words(summary: Any, out: str, left_out: Sequence[tuple[str, str]] = ()) -
     lines += [f"note        {report.slide}: {note}" for report in summary.reports for note in report.notes]
     lines += [f"{report.state:11s} {report.path}: {report.why}" for report in summary.failures]
     if left_out:
-        lines.append(f"left out    {len(left_out)} files, e.g. {left_out[0][0]} ({left_out[0][1]})")
+        lines.append(f"left out    {len(left_out)} of the files, e.g. {left_out[0][0]} ({left_out[0][1]})")
     lines.append(f"seconds     {summary.seconds:.1f} ({hms(summary.seconds)})")
     lines.append(f"look at     {Path(out) / 'qc'}")
     return "\n".join(lines)

@@ -53,7 +53,7 @@ class Cut:
 
     def plan(self) -> dict[str, Any]:
         """What decides the tiles, for store.json."""
-        plan = {"settings": self.settings.as_dict(), "slide_mpp": self.mpp, "groups": "patient"}
+        plan: dict[str, Any] = {"settings": self.settings.as_dict(), "groups": "patient"}
         if not self.coordinates:
             plan |= {"image": self.image} | ({"quality": self.quality} if self.image == "jpeg" else {})
         return plan | {"include": self.include, "exclude": self.exclude}

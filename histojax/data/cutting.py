@@ -90,7 +90,7 @@ def cut_slides(
     if not mine:
         raise UserError(f"--shard: of {len(slides)} slides none is left for part {shard[0] + 1} of {shard[1]}")
     reports = _cut_all(mine, cut, workers, executor)
-    _check_some(out, list(reports.values()))
+    _check_some(out, [reports[entry.name] for entry in mine])
     written = _finish(out, [report for report in reports.values() if report.why], tiles_csv)
     size = sum(path.stat().st_size for path in (out / "tiles").glob("*.arrayrecord"))
     summary = Summary(tuple(reports[e.name] for e in mine), written, time.monotonic() - began, size)
@@ -136,9 +136,13 @@ def _check_some(out: Path, reports: Sequence[Report]) -> None:
     """Raises UserError if there is no tile in the store, with the reasons."""
     if any(report.tiles for report in reports) or any(part_facts(out, name)["tiles"] for name in parts_done(out)):
         return
-    failed = [f"{report.path}: {report.why}" for report in reports if report.why]
-    empty = [f"{report.slide} has none ({report.no_tile})" for report in reports if not report.why]
-    raise UserError(f"{out}: no tile from {len(reports)} slides; {'; '.join([*failed, *empty][:3])}")
+    reasons: dict[str, list[str]] = {}
+    for report in reports:
+        reasons.setdefault(report.why or f"has no tile ({report.no_tile})", []).append(report.path)
+    shown = [
+        f"{paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}: {why}" for why, paths in reasons.items()
+    ]
+    raise UserError(f"{out}: no tile from {len(reports)} slides; {'; '.join(shown[:3])}")
 
 
 def _finish(out: Path, failures: Sequence[Report], tiles_csv: bool) -> Written:

@@ -69,9 +69,9 @@ def start_store(out: Path, plan: Mapping[str, Any], kind: str = PIXELS) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         held = _visible(out)
-        if path.exists():
+        if path.exists() and (read_store_json(out) == content or _begun(out)):
             refuse_another(out, read_store_json(out), content)
-        elif held:
+        elif held and not path.exists():
             raise UserError(f"{out}: not empty and not a tile store (holds {min(held)}); choose another folder")
         else:
             write_atomic(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
@@ -79,6 +79,11 @@ def start_store(out: Path, plan: Mapping[str, Any], kind: str = PIXELS) -> None:
             (out / folder).mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(f"{out}: cannot be made a tile store ({reason(error)}){advice(error)}") from None
+
+
+def _begun(out: Path) -> bool:
+    """Whether a store holds anything: a start that failed before its first part binds nobody."""
+    return (out / "index.arrow").exists() or any((out / "parts").glob("*.arrow"))
 
 
 def read_store_json(out: Path) -> dict[str, Any]:

@@ -124,8 +124,9 @@ def test_slides_that_cannot_be_used_are_named_and_the_others_are_cut(slides, tmp
     tiles = {row["slide"]: int(row["tiles"]) for row in rows(tmp_path / "out" / "slides.csv")}
     assert tiles["good"] > tiles["torn"] > 0 and tiles["white"] > 0
     small = ["--out", str(tmp_path / "given"), "--mpp", "0.5", "--workers", "0"]
+    assert command.main([str(folder / "unknown.svs"), *small[:2], *small[4:]]) == 2  # which binds nobody
     assert command.main([str(folder / "unknown.svs"), *small]) == 2
-    assert "unknown has none (it is smaller than a tile)" in capsys.readouterr().err
+    assert "unknown.svs: has no tile (1 slide smaller than a tile)" in capsys.readouterr().err
     assert command.main([str(folder / "unknown.svs"), *small[:1], str(tmp_path / "ok"), *small[2:], *words[2:6]]) == 0
 
 
@@ -137,6 +138,20 @@ def test_a_slide_without_tissue_is_a_row_with_no_tiles(slides, tmp_path, capsys)
     assert command.main([str(folder), "--out", str(tmp_path / "out"), "--workers", "0"]) == 0
     assert "no tile     white (1 no tissue)" in capsys.readouterr().out
     assert {r["slide"]: r["tiles"] for r in rows(tmp_path / "out" / "slides.csv")}["white"] == "0"
+
+
+def test_a_table_gives_patients_mpp_and_labels(slides, tmp_path, capsys):
+    write_pyramid(tmp_path / "unknown.svs", picture(1303, 1001), mpp=None)
+    table = tmp_path / "cohort.csv"
+    good = slides / "TCGA-AA-0001-01Z.svs"
+    table.write_text(f"Case ID;Slide File;MPP;label\nP1;{good};;MSIH\nP2;unknown.svs;0,5;MSS\nP3;gone.svs;0,5;MSS\n")
+    assert command.main([str(table), "--out", str(tmp_path / "out"), "--workers", "0", "--checks", "none"]) == 1
+    assert "gone.svs" in capsys.readouterr().out
+    first, second = rows(tmp_path / "out" / "slides.csv")
+    assert (first["patient"], first["label"], first["mpp_from"][:8]) == ("P1", "MSIH", "metadata")
+    assert (second["patient"], second["label"], second["mpp"], second["mpp_from"]) == ("P2", "MSS", "0.5", "given")
+    source = open_source(str(tmp_path / "out"))
+    assert source.classes == ("MSIH", "MSS") and source.facts.group_kind == "patient"
 
 
 def test_a_slide_that_another_job_holds_is_waited_for(slides, tmp_path, monkeypatch):
