@@ -12,6 +12,7 @@ from histojax.common import cli
 from histojax.common.files import expanded
 from histojax.common.progress import hms
 from histojax.slides.flags import add_tile_flags, thresholds_help, tile_flags_help, tile_settings
+from histojax.slides.settings import CHECKS
 
 HELP = f"""\
 histojax tile: whole slides in, a tile store out
@@ -28,7 +29,8 @@ what is cut:
 {tile_flags_help()}
   --mpp M              micrometres per pixel of the slides' own level 0, for those of which neither a table nor their
                        metadata tell it; never guessed: without it such a slide is refused
-  --include, --exclude GeoJSON (as of QuPath, level-0 pixels): a file, or a folder with one SLIDE.geojson a slide
+  --include, --exclude GeoJSON (as of QuPath, level-0 pixels): a file, or a folder with one SLIDE.geojson a slide;
+                       --include-class and --exclude-class: only annotations of this class
 
 how it is stored:
   --image jpeg|png     default jpeg
@@ -87,6 +89,8 @@ def _main(argv: Sequence[str]) -> int:
         mpp=mpp_of_flag(arguments.mpp),
         include=arguments.include,
         exclude=arguments.exclude,
+        include_class=arguments.include_class,
+        exclude_class=arguments.exclude_class,
     )
     workers = cli.whole_number("--workers", arguments.workers, 0, 4096)
     summary = cut_slides(
@@ -102,7 +106,7 @@ def _parse(argv: Sequence[str]) -> Any:
     parser.add_argument("slides", nargs="+")
     parser.add_argument("--out", required=True)
     add_tile_flags(parser)
-    for flag in ("--mpp", "--include", "--exclude"):
+    for flag in ("--mpp", "--include", "--exclude", "--include-class", "--exclude-class"):
         parser.add_argument(flag)
     parser.add_argument("--image", default="jpeg", choices=("jpeg", "png"))
     parser.add_argument("--quality", default="90")
@@ -129,6 +133,7 @@ def in_words(summary: Any, out: str, left_out: Sequence[tuple[str, str]] = ()) -
     if unreadable := sum(report.unreadable for report in summary.reports):
         lines.append(f"unreadable  {unreadable:,} tiles, listed in {Path(out) / 'skipped.csv'}")
     lines += [f"note        {report.slide}: {note}" for report in summary.reports for note in report.notes]
+    lines += [f"look        {many}" for many in _listed(_too_many_rejected(summary.reports))]
     lines += [f"{report.state:11s} {report.path}: {report.why}" for report in summary.failures]
     if left_out:
         lines.append(f"left out    {len(left_out)} of the files, e.g. {left_out[0][0]} ({left_out[0][1]})")
@@ -137,8 +142,18 @@ def in_words(summary: Any, out: str, left_out: Sequence[tuple[str, str]] = ()) -
     return "\n".join(lines)
 
 
+def _too_many_rejected(reports: Sequence[Any]) -> list[str]:
+    """Slides that lost more tiles to one check than they kept: a scanner out of focus, or a threshold that is wrong."""
+    return [
+        f"{report.slide}: {count} rejected for {why}, {report.tiles} kept"
+        for report in reports
+        for why, count in report.rejected.items()
+        if why in CHECKS and count > report.tiles
+    ]
+
+
 def _listed(names: Sequence[str], most: int = 5) -> list[str]:
-    return [", ".join(names[:most]) + (f" ... ({len(names)} slides)" if len(names) > most else "")] if names else []
+    return [*names[:most], *([f"... and {len(names) - most} more slides"] if len(names) > most else [])]
 
 
 if __name__ == "__main__":

@@ -39,7 +39,8 @@ STATES = DONE, BEFORE, FAILED, QUARANTINED, ELSEWHERE = "done", "done before", "
 class Cut:
     """How the slides of a store are cut. `mpp` is for slides of which neither a table nor their metadata tell it.
 
-    `include` and `exclude` are GeoJSON files, or folders with one NAME.geojson a slide.
+    `include` and `exclude` are GeoJSON files, or folders with one NAME.geojson a slide; of their annotations those of a
+    class count, or all.
     """
 
     out: str
@@ -50,13 +51,16 @@ class Cut:
     mpp: float | None = None
     include: str | None = None
     exclude: str | None = None
+    include_class: str | None = None
+    exclude_class: str | None = None
 
     def plan(self) -> dict[str, Any]:
         """What decides the tiles, for store.json."""
         plan: dict[str, Any] = {"settings": self.settings.as_dict(), "groups": "patient"}
         if not self.coordinates:
             plan |= {"image": self.image} | ({"quality": self.quality} if self.image == "jpeg" else {})
-        return plan | {"include": self.include, "exclude": self.exclude}
+        marks = ("include", "exclude", "include_class", "exclude_class")
+        return plan | {name: getattr(self, name) for name in marks}
 
 
 @dataclass(frozen=True)
@@ -126,8 +130,8 @@ def opened(entry: SlideEntry, mpp: float | None = None) -> Slide:
 
 def _write_slide(out: Path, cut: Cut, entry: SlideEntry, slide: Slide) -> None:
     """The part of a slide; its pictures are written before it, so that a part that is there has them."""
-    include = _marks(cut.include, entry, "include")
-    exclude = _marks(cut.exclude, entry, "exclude")
+    include = _marks(cut.include, cut.include_class, entry, "include")
+    exclude = _marks(cut.exclude, cut.exclude_class, entry, "exclude")
     choice = choose_tiles(slide, cut.settings, include, exclude)
     facts = _facts(entry, slide, choice)
     write_part(out, entry.name, _tiles(out, cut, entry, slide, choice, facts), facts, coordinates=cut.coordinates)
@@ -180,7 +184,7 @@ def _encoded(cut: Cut, tile: np.ndarray) -> bytes:
 
 def _draw(out: Path, entry: SlideEntry, slide: Slide, choice: Choice, reasons: Sequence[str]) -> None:
     stem = file_stem(entry.name)
-    write_geojson(out / OUTLINES / f"{stem}.geojson", choice.mask, choice.scale, name=entry.name)
+    write_geojson(out / OUTLINES / f"{stem}.geojson", choice.mask, choice.scale)
     picture = qc_picture(choice, reasons, entry.name, slide.mpp, background_of(slide, choice))
     with replacing(out / PICTURES / f"{stem}.jpg") as partial:
         Image.fromarray(picture).save(partial, "JPEG", quality=88)
@@ -212,7 +216,7 @@ def _size(path: Path) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def _marks(where: str | None, entry: SlideEntry, flag: str) -> Any:
+def _marks(where: str | None, kind: str | None, entry: SlideEntry, flag: str) -> Any:
     """The annotations of a slide: those of a file, or of NAME.geojson in a folder; None without."""
     if where is None:
         return None
@@ -224,6 +228,6 @@ def _marks(where: str | None, entry: SlideEntry, flag: str) -> Any:
     if not path.exists():
         raise BadSlide(entry.path, f"has no annotation {path}: write one, or leave --{flag} out")
     try:
-        return read_geojson(path)
+        return read_geojson(path, kind)
     except UserError as error:
         raise BadSlide(entry.path, str(error)) from error

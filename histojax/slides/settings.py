@@ -22,6 +22,7 @@ CHECKS = {  # what a tile's own pixels can be rejected for, in this order
     "pen": "ink of a marker, or black that is no stain; tuned to H&E, also leaves ink out of the tissue mask",
     "blur": "out of focus",
 }
+MAX_TILES = "of a slide at most, drawn at random before the checks of pixels"
 STAIN = {  # normalisation of each tile
     "none": "colours as scanned",
     "macenko": "haematoxylin and eosin separated, their directions and strengths made those of a reference",
@@ -55,7 +56,9 @@ class TileSettings:
     min_inside: float = _number(0.5, 0.0, 1.0, "share of a tile that must lie in the annotations to include")
     max_excluded: float = _number(0.1, 0.0, 1.0, "share of a tile that may lie in the annotations to exclude")
     checks: tuple[str, ...] = _choice(tuple(CHECKS), CHECKS, "what a tile's pixels are checked for")
-    max_tiles: int | None = dataclasses.field(default=None, metadata={"help": "of a slide at most, drawn at random"})
+    max_tiles: int | None = dataclasses.field(
+        default=None, metadata={"help": "of a slide at most, drawn at random before the checks"}
+    )
     seed: int = _number(0, 0, 2**63 - 1, "of the random choice of max_tiles")
     stain: str = _choice("none", STAIN, "stain normalisation")
     # the tissue mask
