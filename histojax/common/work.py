@@ -278,6 +278,11 @@ def _try_remotely(function: Function, unit: Any) -> Outcome | UserError:
         return UserError(str(error))
 
 
+def cluster_gpus() -> float:
+    """The GPUs of the Ray cluster that tasks run on."""
+    return float(_started_ray().cluster_resources().get("GPU", 0))
+
+
 def _started_ray() -> Any:
     """Ray, connected to the cluster that RAY_ADDRESS names or that runs here; else one on this machine is started."""
     try:

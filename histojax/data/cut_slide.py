@@ -98,7 +98,7 @@ def cut_slide(unit: tuple[Cut, SlideEntry]) -> Report:
                 _write_slide(out, cut, entry, slide)
         done = part_facts(out, entry.name)
     facts = done["facts"]
-    if facts["file_bytes"] != _size(entry.path):
+    if facts["file_bytes"] != bytes_of(entry.path):
         raise BadSlide(
             entry.path,
             f"the store has another slide of this name ({facts['path']}, {facts['file_bytes']} bytes): rename one, or "
@@ -130,8 +130,8 @@ def opened(entry: SlideEntry, mpp: float | None = None) -> Slide:
 
 def _write_slide(out: Path, cut: Cut, entry: SlideEntry, slide: Slide) -> None:
     """The part of a slide; its pictures are written before it, so that a part that is there has them."""
-    include = _marks(cut.include, cut.include_class, entry, "include")
-    exclude = _marks(cut.exclude, cut.exclude_class, entry, "exclude")
+    include = marks_of(cut.include, cut.include_class, entry, "include")
+    exclude = marks_of(cut.exclude, cut.exclude_class, entry, "exclude")
     choice = choose_tiles(slide, cut.settings, include, exclude)
     facts = _facts(entry, slide, choice)
     write_part(out, entry.name, _tiles(out, cut, entry, slide, choice, facts), facts, coordinates=cut.coordinates)
@@ -197,7 +197,7 @@ def _facts(entry: SlideEntry, slide: Slide, choice: Choice) -> dict[str, Any]:
     return {
         "slide": entry.name,
         "path": os.path.abspath(entry.path),
-        "file_bytes": _size(entry.path),
+        "file_bytes": bytes_of(entry.path),
         "patient": entry.patient,
         "label": entry.label,
         "mpp": slide.mpp,
@@ -210,13 +210,13 @@ def _facts(entry: SlideEntry, slide: Slide, choice: Choice) -> dict[str, Any]:
     }
 
 
-def _size(path: Path) -> int:
+def bytes_of(path: Path) -> int:
     """Bytes of a slide's file, or of all files of its folder."""
     files = path.iterdir() if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files)
 
 
-def _marks(where: str | None, kind: str | None, entry: SlideEntry, flag: str) -> Any:
+def marks_of(where: str | None, kind: str | None, entry: SlideEntry, flag: str) -> Any:
     """The annotations of a slide: those of a file, or of NAME.geojson in a folder; None without."""
     if where is None:
         return None

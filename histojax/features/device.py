@@ -23,8 +23,10 @@ from histojax.models.resnet import ResNetConfig
 from histojax.parallel.backend import is_out_of_memory
 from histojax.zoo.encoder import Encoder
 
-PIXELS = {"cpu": 32 * 224 * 224}  # of a batch on one device
-PIXELS_ELSE = 256 * 224 * 224
+TILES = {
+    "cpu": 32
+}  # of 224 px in a batch on one device; of larger ones fewer, of smaller ones up to four times as many
+TILES_ELSE = 256
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,9 @@ def check_tokens(model: Model) -> None:
 
 def automatic_size(models: Sequence[Model], devices: int) -> int:
     """Tiles of a batch over all devices: by the kind of device and the largest input."""
-    pixels = PIXELS.get(jax.default_backend(), PIXELS_ELSE)
+    tiles = TILES.get(jax.default_backend(), TILES_ELSE)
     side = max(model.rule.side for model in models)
-    return max(1, pixels // side**2) * devices
+    return max(1, min(tiles * 224**2 // side**2, 4 * tiles)) * devices
 
 
 class Devices:

@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,9 @@ from histojax.common.locks import Lock, owner_of, try_lock
 from histojax.common.progress import Progress
 from histojax.common.work import Outcome, ahead, run
 from histojax.features.collect import BAD, GOOD, REJECTED, Gathered
-from histojax.features.device import Devices, Model
+from histojax.features.device import Devices
 from histojax.features.finished import Written, look, write_job
-from histojax.features.folder import EMPTY, FAILED, QUARANTINED, JobFolder, Report
+from histojax.features.folder import EMPTY, FAILED, QUARANTINED, Report
 from histojax.features.jobs import Job, Work
 from histojax.features.reading import Chunk, Pixels, Plan, Planner, Reader
 from histojax.parallel.backend import is_out_of_memory
@@ -46,6 +47,8 @@ class Summary:
     seconds: float = 0.0
     waited: float = 0.0
     notes: list[str] = field(default_factory=list)
+    base: Path = Path()  # of the tables
+    left_out: Sequence[tuple[str, str]] = ()
 
     def count(self, *states: str) -> int:
         """Slides in one of these states."""
@@ -63,56 +66,35 @@ class _Open:
 
 
 def extract(
-    work: Work,
-    models: Sequence[Model],
-    written: Written,
-    *,
-    workers: int,
-    batch_size: int | None = None,
-    shard: tuple[int, int] = (0, 1),
-    progress: bool = True,
-    devices: Sequence[Any] | None = None,
+    work: Work, devices: Devices, written: Written, *, workers: int, shard: tuple[int, int] = (0, 1), show: bool = True
 ) -> Summary:
     """The summary, once every slide of `work` that can be used has its files.
 
     Args:
         work: what is read.
-        models: encoders, each with a folder of its own.
+        devices: with the encoders, each of which has a folder of its own.
         written: where to, and what is written beside the numbers.
         workers: processes that read tiles; 0: a thread of this one.
-        batch_size: tiles of a batch over all devices; None: by device and input.
         shard: (i, n) takes every n-th slide from the i-th on.
-        progress: whether it is shown.
-        devices: of jax, default all.
+        show: whether progress is shown.
 
-    Slides that another job works on are waited for. Raises UserError for files that were made otherwise, for what
-    cannot be written, and if no slide gave features.
+    Slides that another job works on are waited for. Raises UserError for files that were made otherwise and for what
+    cannot be written.
     """
-    jobs = list(work.jobs)[shard[0] :: shard[1]]
-    run_ = _Extraction(work, models, written, workers, batch_size, progress, devices)
+    one = _Extraction(work, devices, written, workers, show)
     try:
-        return run_.all(jobs)
+        return one.all(list(work.jobs)[shard[0] :: shard[1]])
     finally:
-        run_.close()
+        one.close()
 
 
 class _Extraction:
     """The state of `extract`."""
 
-    def __init__(
-        self,
-        work: Work,
-        models: Sequence[Model],
-        written: Written,
-        workers: int,
-        batch_size: int | None,
-        progress: bool,
-        devices: Sequence[Any] | None,
-    ):
-        self.work, self.models, self.written, self.workers = work, models, written, workers
-        self.folder: JobFolder = written.folder
-        self.devices = Devices(models, batch_size, devices)
-        self.reader = Reader(self.devices.rules, work.sources, work.settings, work.check)
+    def __init__(self, work: Work, devices: Devices, written: Written, workers: int, show: bool):
+        self.work, self.devices, self.written, self.workers, self.show = work, devices, written, workers, show
+        self.models, self.folder = devices.models, written.folder
+        self.reader = Reader(devices.rules, work.sources, work.settings, work.check)
         self.summary = Summary(notes=list(work.notes))
         self.open: dict[int, _Open] = {}
         self.pending: deque[_Rows] = deque()
@@ -121,9 +103,9 @@ class _Extraction:
         self.writing: deque[tuple[Future, int]] = deque()
         self.reports: dict[str, Report] = {}
         self.elsewhere: list[Job] = []
-        self.show = progress
         self.guard = threading.Lock()
-        self.idle_told = self.busy_seconds = 0.0
+        self.busy_seconds = 0.0
+        self.idle_before = self.idle_told = devices.idle_seconds
 
     def all(self, jobs: Sequence[Job]) -> Summary:
         began = time.monotonic()
@@ -145,7 +127,6 @@ class _Extraction:
 
     def close(self) -> None:
         """Ends the threads and lets go of the slides that are not done."""
-        self.devices.close()
         self.writer.shutdown(cancel_futures=True)
         for one in self.open.values():
             one.lock.release()
@@ -174,12 +155,13 @@ class _Extraction:
             self._collect()
         self._write_finished(wait=True)
         self.busy_seconds += time.monotonic() - began
-        self.summary.waited = self.devices.idle_seconds / max(self.busy_seconds, 1e-9)
+        idle = self.devices.idle_seconds - self.idle_before
+        self.summary.waited = idle / max(self.busy_seconds, 1e-9)
 
     def _started(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Plan | None, Lock]]:
         """The jobs that are ours to do, with the tiles that were chosen of those whose slides had to be opened."""
-        mine = self._locked(jobs)
-        if self.work.settings is None or all(job.planned for job in jobs):
+        mine, work = self._locked(jobs), self.work
+        if work.settings is None or all(job.planned for job in jobs):
             for job, lock in mine:
                 yield job, None, lock
             return
@@ -191,7 +173,7 @@ class _Extraction:
                 yield job.entry
 
         planners = max(1, self.workers // 4) if self.workers else 0
-        planner = Planner(self.work.settings, self.work.mpp)
+        planner = Planner(work.settings, work.mpp, work.marks)
         plans: Any = ahead(run(planner, units(), planners), 2 * max(1, planners))
         with contextlib.closing(plans):
             for outcome in plans:
@@ -199,7 +181,7 @@ class _Extraction:
                 if outcome.error:
                     self._fail(job, outcome, lock)
                 else:
-                    yield job.with_plan(outcome.value, self.work.settings), outcome.value, lock
+                    yield job.with_plan(outcome.value, work.settings), outcome.value, lock
 
     def _locked(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Lock]]:
         """The jobs that are not done and that no other process holds."""

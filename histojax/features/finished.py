@@ -10,6 +10,7 @@ import numpy as np
 
 from histojax import __version__
 from histojax.common.errors import UserError
+from histojax.data.cut_slide import bytes_of
 from histojax.data.tiles import Source
 from histojax.features.collect import BAD, GOOD, REJECTED, Gathered, Picked
 from histojax.features.device import Model
@@ -156,6 +157,7 @@ def look(written: Written, job: Job, models: Sequence[Model]) -> Report | None:
         if path.exists():
             headers.append(read_header(path))
             _refuse_other(headers[-1], written, model)
+            _refuse_namesake(headers[-1], job)
     if not headers:
         return None
     for header in headers:
@@ -194,6 +196,19 @@ def _refuse_other(header: Header, written: Written, model: Model) -> None:
                 f"{header.path}: was extracted with another {what}: {was}, now {now}; take another --out, or another "
                 "name for the encoder (--encoder NAME=PATH)"
             )
+
+
+def _refuse_namesake(header: Header, job: Job) -> None:
+    """Raises UserError if the features are of another slide with the same name."""
+    known = job.geometry.slide_bytes
+    if known is None and job.entry is not None and job.entry.path.exists():
+        known = bytes_of(job.entry.path)
+    was = header.geometry.slide_bytes
+    if known is not None and was is not None and was != known:
+        raise UserError(
+            f"{header.path}: has the features of another slide called {job.name} ({was} bytes, {job.path} has "
+            f"{known}); rename one, or take another --out"
+        )
 
 
 def _check_rows(header: Header, written: Written, job: Job) -> None:

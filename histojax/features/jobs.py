@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from histojax.data.slide_tiles import SlideTiles
 from histojax.data.sources import open_source
 from histojax.data.store import StoredTiles
 from histojax.data.tiles import Source
-from histojax.features.reading import Chunk, Plan, chunks_of
+from histojax.features.reading import NO_MARKS, Chunk, Marks, Plan, chunks_of
 from histojax.features.stored import NOT_KNOWN, Geometry
 from histojax.slides.settings import TileSettings, settings_from
 
@@ -61,7 +63,7 @@ class Job:
 
     def with_plan(self, plan: Plan, settings: TileSettings) -> Job:
         """The same job with the tiles that were chosen."""
-        geometry = geometry_of(settings, plan.mpp, plan.mpp_from, plan.size, plan.footprint)
+        geometry = geometry_of(settings, plan.mpp, plan.mpp_from, plan.size, plan.footprint, plan.slide_bytes)
         return replace(self, coords=plan.coords, geometry=geometry)
 
     def chunks(self, number: int, mpp: float | None) -> Iterator[Chunk]:
@@ -77,10 +79,15 @@ class Job:
 
 
 def geometry_of(
-    settings: TileSettings, mpp: float | None, mpp_from: str, size: tuple[int, int] | None, footprint: float | None
+    settings: TileSettings,
+    mpp: float | None = None,
+    mpp_from: str = "",
+    size: tuple[int, int] | None = None,
+    footprint: float | None = None,
+    slide_bytes: int | None = None,
 ) -> Geometry:
     """The geometry of tiles cut with these settings from a slide."""
-    return Geometry(settings.tile_px, settings.mpp, footprint, settings.overlap_px, mpp, mpp_from, size)
+    return Geometry(settings.tile_px, settings.mpp, footprint, settings.overlap_px, mpp, mpp_from, size, slide_bytes)
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,7 @@ class Work:
         settings: that the tiles were or will be chosen with; None for patches of unknown making.
         check: whether tiles read from slides still have to pass the checks of their pixels.
         mpp: of slides that do not tell theirs, given.
+        marks: annotations that slides are cut by.
         read_from: "slides", "store (jpeg 90)", "patches": part of what decides the features.
         notes: what has to be said.
     """
@@ -102,6 +110,7 @@ class Work:
     settings: TileSettings | None = None
     check: bool = True
     mpp: float | None = None
+    marks: Marks = NO_MARKS
     read_from: str = "slides"
     notes: tuple[str, ...] = ()
     left_out: tuple[tuple[str, str], ...] = field(default=())
@@ -109,17 +118,22 @@ class Work:
     @cached_property
     def geometry(self) -> Geometry:
         """What all jobs have in common."""
-        return Geometry() if self.settings is None else geometry_of(self.settings, None, "", None, None)
+        return Geometry() if self.settings is None else geometry_of(self.settings)
 
     def selection(self) -> dict[str, Any]:
         """What decides the tiles, JSON values."""
         settings = {} if self.settings is None else self.settings.as_dict()
-        return {**settings, "read_from": self.read_from}
+        return {**settings, **asdict(self.marks), "read_from": self.read_from}
 
     @property
     def selection_sha256(self) -> str:
         """Digest of the settings that chose the tiles, "" for patches."""
-        return "" if self.settings is None else self.settings.digest()
+        if self.settings is None:
+            return ""
+        if self.marks == NO_MARKS:
+            return self.settings.digest()
+        facts = {**self.settings.as_dict(), **asdict(self.marks)}
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def total(self) -> int | None:
@@ -130,17 +144,23 @@ class Work:
 KINDS = ("auto", "slides", "stores", "patches")
 
 
-def find_work(specs: Sequence[str], settings: TileSettings, mpp: float | None = None, kind: str = "auto") -> Work:
+def find_work(
+    specs: Sequence[str],
+    settings: TileSettings,
+    mpp: float | None = None,
+    kind: str = "auto",
+    marks: Marks = NO_MARKS,
+) -> Work:
     """What `--input` names: stores, or folders, tables and archives of patches, or slides in any of their ways.
 
-    `settings` are for slides; a store has its own. Raises UserError for inputs of several kinds, for names that occur
-    twice, and as the openers do.
+    `settings`, `mpp` and `marks` are for slides; a store has its own. Raises UserError for inputs of
+    several kinds, for names that occur twice, and as the openers do.
     """
     kinds = {_kind(spec) for spec in specs} if kind == "auto" else {kind}
     if len(kinds) > 1:
         raise UserError(f"--input: {' and '.join(sorted(kinds))} together: extract them one after the other")
     if kinds == {"slides"}:
-        return _of_slides(specs, settings, mpp)
+        return replace(_of_slides(specs, settings, mpp), marks=marks)
     sources = tuple(open_source(spec) for spec in specs)
     return _of_stores(sources) if kinds == {"stores"} else _of_patches(specs, sources)
 
@@ -174,14 +194,16 @@ def _patches_of(spec: str) -> Source | None:
 def _of_slides(specs: Sequence[str], settings: TileSettings, mpp: float | None) -> Work:
     found = find_slides(specs)
     jobs = tuple(Job(entry.name, str(entry.path), entry) for entry in found.entries)
-    return Work(jobs, (), settings, True, mpp, "slides", tuple(found.notes), tuple(found.left_out))
+    notes, left_out = tuple(found.notes), tuple(found.left_out)
+    return Work(jobs, (), settings, True, mpp, notes=notes, left_out=left_out)
 
 
 def _of_stores(sources: Sequence[Source]) -> Work:
     """Stores of tiles that were cut with the same settings; one job a slide."""
     plans = [source.index.plan for source in sources]  # type: ignore[attr-defined]
     made = [{**plan, "settings": plan.get("settings")} for plan in plans]
-    keys = ("settings", "image", "quality")
+    names = tuple(Marks.__dataclass_fields__)
+    keys = ("settings", "image", "quality", *names)
     for source, plan in zip(sources, made):
         if any(plan.get(key) != made[0].get(key) for key in keys):
             raise UserError(
@@ -195,7 +217,8 @@ def _of_stores(sources: Sequence[Source]) -> Work:
     _check_names(jobs)
     image, quality = made[0].get("image"), made[0].get("quality")
     how = "slides" if isinstance(sources[0], SlideTiles) else f"store ({image}{f' {quality}' if quality else ''})"
-    return Work(jobs, tuple(sources), settings, False, None, how)
+    marks = Marks(**{name: made[0].get(name) for name in names})
+    return Work(jobs, tuple(sources), settings, False, None, marks, how)
 
 
 def _slides_of(source: Any, number: int, settings: TileSettings) -> Iterator[Job]:
@@ -208,7 +231,7 @@ def _slides_of(source: Any, number: int, settings: TileSettings) -> Iterator[Job
     for rows in sorted(np.split(order, starts[1:]) if len(order) else [], key=lambda rows: rows[0]):
         name = str(index.slide_names[int(rows[0])])
         facts = index.slides.get(name, {})
-        geometry = geometry_of(settings, *_facts(facts, settings))
+        geometry = geometry_of(settings, **_facts(facts, settings))
         where = coords[rows] if coords is not None else None
         if isinstance(source, StoredTiles):
             yield Job(
@@ -220,16 +243,19 @@ def _slides_of(source: Any, number: int, settings: TileSettings) -> Iterator[Job
         yield Job(name, str(path), entry, number, None, where, geometry)
 
 
-def _facts(
-    row: dict[str, str], settings: TileSettings
-) -> tuple[float | None, str, tuple[int, int] | None, float | None]:
-    """(mpp, where from, size, footprint) of a row of slides.csv."""
+def _facts(row: dict[str, str], settings: TileSettings) -> dict[str, Any]:
+    """The arguments of `geometry_of` in a row of slides.csv."""
     mpp = float(row["mpp"]) if row.get("mpp") else None
-    size = (int(row["width"]), int(row["height"])) if row.get("width") and row.get("height") else None
     footprint = float(row["footprint"]) if row.get("footprint") else None
     if footprint is None and mpp:
         footprint = settings.tile_px * settings.mpp / mpp
-    return mpp, row.get("mpp_from", ""), size, footprint
+    return {
+        "mpp": mpp,
+        "mpp_from": row.get("mpp_from", ""),
+        "size": (int(row["width"]), int(row["height"])) if row.get("width") and row.get("height") else None,
+        "footprint": footprint,
+        "slide_bytes": int(row["file_bytes"]) if row.get("file_bytes") else None,
+    }
 
 
 def _of_patches(specs: Sequence[str], sources: Sequence[Source]) -> Work:
@@ -242,7 +268,7 @@ def _of_patches(specs: Sequence[str], sources: Sequence[Source]) -> Work:
     _check_names(jobs)
     notes = tuple(note for source in sources for note in source.facts.notes)
     left_out = tuple(one for source in sources for one in source.facts.left_out)
-    return Work(tuple(jobs), tuple(sources), None, False, None, "patches", notes, left_out)
+    return Work(tuple(jobs), tuple(sources), None, False, read_from="patches", notes=notes, left_out=left_out)
 
 
 def _check_names(jobs: Sequence[Job]) -> None:

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from histojax.common.errors import UserError
+from histojax.data.cut_slide import bytes_of, marks_of, opened
 from histojax.data.decode import BadTile
 from histojax.data.preprocess import fit
 from histojax.data.slide_list import SlideEntry
 from histojax.data.tiles import Source
 from histojax.slides.choose import check_tile, choose_tiles
-from histojax.slides.mpp import UNKNOWN
 from histojax.slides.settings import TileSettings
-from histojax.slides.slide import BadSlide, Slide, open_slide
+from histojax.slides.slide import BadSlide, Slide
 from histojax.slides.stain import normaliser
 
 MOST_OPEN = 2  # slides that a worker keeps open: chunks of one slide come in a row
@@ -42,6 +42,19 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class Marks:
+    """Annotations that slides are cut by, see data.cut_slide.Cut."""
+
+    include: str | None = None
+    exclude: str | None = None
+    include_class: str | None = None
+    exclude_class: str | None = None
+
+
+NO_MARKS = Marks()
+
+
+@dataclass(frozen=True)
 class Plan:
     """The tiles of one slide: corners in level-0 pixels, and what its files say of it."""
 
@@ -50,6 +63,7 @@ class Plan:
     mpp: float
     mpp_from: str
     size: tuple[int, int]
+    slide_bytes: int
     rejected: int
     notes: tuple[str, ...] = ()
 
@@ -85,36 +99,34 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Planner:
-    """Chooses the tiles of slides, in a worker process."""
+    """Chooses the tiles of slides, in a worker process.
+
+    Args:
+        settings: what to choose.
+        mpp: of slides that do not tell theirs.
+        marks: annotations that count.
+    """
 
     settings: TileSettings
-    mpp: float | None = None  # of slides that do not tell theirs
+    mpp: float | None = None
+    marks: Marks = NO_MARKS
 
     def __call__(self, entry: SlideEntry) -> Plan:
         """The tiles of a slide; raises BadSlide."""
         with opened(entry, self.mpp) as slide:
-            choice = choose_tiles(slide, self.settings)
+            include = marks_of(self.marks.include, self.marks.include_class, entry, "include")
+            exclude = marks_of(self.marks.exclude, self.marks.exclude_class, entry, "exclude")
+            choice = choose_tiles(slide, self.settings, include, exclude)
             return Plan(
                 choice.coords,
                 choice.footprint,
                 slide.mpp,
                 slide.mpp_from,
                 slide.size,
+                bytes_of(entry.path),
                 sum(choice.rejected.values()),
                 tuple(slide.notes),
             )
-
-
-def opened(entry: SlideEntry, mpp: float | None) -> Slide:
-    """The slide, with the mpp of its table, else of its metadata, else the given one; raises BadSlide."""
-    if entry.mpp is not None or mpp is None:
-        return open_slide(entry.path, entry.mpp)
-    try:
-        return open_slide(entry.path)
-    except BadSlide as error:
-        if error.reason != UNKNOWN:
-            raise
-        return open_slide(entry.path, mpp)
 
 
 @dataclass(frozen=True)

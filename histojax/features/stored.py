@@ -25,6 +25,7 @@ class Geometry:
         slide_mpp: micrometres per level-0 pixel.
         slide_mpp_from: where that is known from.
         slide_size: (width, height) of level 0.
+        slide_bytes: of the slide's file, which tell it from another one of its name.
         magnification: the nominal one of the tile that the file names; 10 may be 0.8 to 1.2 mpp.
     """
 
@@ -35,6 +36,7 @@ class Geometry:
     slide_mpp: float | None = None
     slide_mpp_from: str = ""
     slide_size: tuple[int, int] | None = None
+    slide_bytes: int | None = None
     magnification: float | None = None
 
 

@@ -38,7 +38,7 @@ def geometry_of(coords: h5py.Dataset | None, slide_mpp: float | None) -> Geometr
         slide_mpp,
         "given" if slide_mpp else "",
         None if width is None or height is None else (int(width), int(height)),
-        facts.get("target_magnification"),
+        magnification=facts.get("target_magnification"),
     )
 
 

@@ -54,8 +54,9 @@ def job(slides, out, models, settings=SETTINGS, save="float32", kind="slides", w
     models = [Model(*one) if isinstance(one, tuple) else one for one in models]
     written = Written(JobFolder(Path(out), geometry_name(work.geometry)), work, save)
     written.begin(models)
-    options = {"workers": 0, "batch_size": 5, "progress": False, "devices": ONE, **options}
-    summary = extract(work, models, written, **options)
+    where = Devices(models, options.pop("batch_size", 5), options.pop("devices", ONE))
+    summary = extract(work, where, written, **{"workers": 0, "show": False, **options})
+    where.close()
     written.folder.summarise(summary.reports)
     return summary
 
@@ -368,6 +369,12 @@ def test_a_read_only_output_is_refused_at_once(tmp_path, slides, tiny):
     (tmp_path / "out").mkdir(mode=0o500)
     with pytest.raises(UserError, match=r"cannot be made .*choose a folder you may write to"):
         job(slides, tmp_path / "out", [("tiny", tiny)])
+
+
+def test_an_output_that_cannot_be_is_refused_at_once(tmp_path, slides, tiny):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file.*cannot be made \(Not a directory\)"):
+        job(slides, tmp_path / "file", [("tiny", tiny)])
 
 
 def test_numbers_that_are_not_finite_stop_by_name(tmp_path, slides, tiny):

@@ -1,0 +1,241 @@
+"""An extraction as the command line asks for it: plain values that can be sent to another machine and done there."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import jax
+
+from histojax.common.errors import UserError
+from histojax.common.files import expanded
+from histojax.common.progress import Progress
+from histojax.common.work import Outcome, cluster_gpus, run
+from histojax.features.device import Devices, Model, check_tokens
+from histojax.features.extract import Summary, extract
+from histojax.features.finished import Written
+from histojax.features.folder import FAILED, QUARANTINED, JobFolder, Report, geometry_name
+from histojax.features.jobs import Work, find_work
+from histojax.features.reading import NO_MARKS, Marks
+from histojax.slides.settings import TileSettings
+from histojax.zoo.encoder import load_encoder
+from histojax.zoo.run_weights import find_run
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One encoder: NAME, PATH of a run or weights, or FOLDER=NAME to file its features under another name."""
+
+    spec: str
+    weights: str | None = None
+
+    def split(self) -> tuple[str, str]:
+        """(name of the folder, "" for that of the encoder; what to load)."""
+        folder, equals, what = self.spec.partition("=")
+        if not equals or expanded(self.spec).exists():
+            return "", self.spec
+        if not NAME.fullmatch(folder) or not what:
+            raise UserError(f"--encoder {self.spec}: expected FOLDER=NAME, FOLDER of letters, digits and . _ + -")
+        return folder, what
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Everything that decides the files of an extraction, and how it is computed.
+
+    Args:
+        encoders: one or more.
+        inputs: as given by `--input`.
+        out: folder.
+        settings: of tiles from slides.
+        mpp: of slides that do not tell theirs.
+        marks: annotations that slides are cut by.
+        kind: of the inputs, a key of jobs.KINDS.
+        which: teacher or student.
+        pooling, positions: other than the encoder's own.
+        dtype: of the matrix products.
+        save: dtype of the numbers in the files.
+        tokens: whether patch tokens are kept.
+        commercial, offline: as of load_encoder.
+        batch_size: tiles of a batch over all devices; None: by device and input.
+    """
+
+    encoders: tuple[Wanted, ...]
+    inputs: tuple[str, ...]
+    out: str
+    settings: TileSettings
+    mpp: float | None = None
+    marks: Marks = NO_MARKS
+    kind: str = "auto"
+    which: str | None = None
+    pooling: str | None = None
+    positions: str | None = None
+    dtype: str = "float32"
+    save: str = "float32"
+    tokens: bool = False
+    commercial: bool = False
+    offline: bool = False
+    batch_size: int | None = None
+
+    def work(self) -> Work:
+        """What there is to do."""
+        return find_work(self.inputs, self.settings, self.mpp, self.kind, self.marks)
+
+    def models(self) -> list[Model]:
+        """The encoders, loaded; raises UserError for two of one name."""
+        models: list[Model] = []
+        for wanted in self.encoders:
+            folder, what = wanted.split()
+            encoder = load_encoder(
+                what,
+                wanted.weights,
+                which=self.which,
+                pooling=self.pooling,
+                positions=self.positions,
+                commercial=self.commercial,
+                offline=self.offline,
+                dtype=self.dtype,
+            )
+            model = Model(folder or _file_name(encoder.record.name), encoder, self.tokens)
+            check_tokens(model)
+            if any(one.name == model.name for one in models):
+                raise UserError(
+                    f"--encoder {wanted.spec}: features of {model.name} are asked for twice; name one "
+                    f"otherwise, --encoder other={what}"
+                )
+            models.append(model)
+        return models
+
+    def written(self, work: Work) -> Written:
+        """Where the files go."""
+        folder = JobFolder(expanded(self.out), geometry_name(work.geometry))
+        return Written(folder, work, self.save, self.dtype)
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._+-]+", "_", name)
+
+
+def run_here(asked: Asked, *, workers: int, shard: tuple[int, int] = (0, 1)) -> Summary:
+    """The summary of an extraction by this process and its workers."""
+    work = asked.work()
+    models = asked.models()
+    written = asked.written(work)
+    written.begin(models)
+    devices = Devices(models, asked.batch_size)
+    try:
+        summary = extract(work, devices, written, workers=workers, shard=shard)
+    finally:
+        devices.close()
+    return _told(summary, written)
+
+
+def run_on_ray(asked: Asked, *, workers: int, shard: tuple[int, int] = (0, 1)) -> Summary:
+    """The summary of an extraction whose slides are tasks on a Ray cluster, each with a GPU where there are any.
+
+    All machines see the inputs, the weights and the output under the same paths.
+    """
+    gpus = 1.0 if cluster_gpus() else 0.0
+    jax.config.update("jax_platforms", "cpu")  # this process only looks after the others
+    work = asked.work()
+    written = asked.written(work)
+    written.begin(asked.models())
+    jobs = list(work.jobs)[shard[0] :: shard[1]]
+    summary = Summary(notes=list(work.notes))
+    progress = Progress(len(jobs), unit="slide", items="tiles")
+    reports: dict[str, Report] = {}
+    units = [(_absolute(asked), job.name) for job in jobs]
+    try:
+        for outcome in run(extract_one, units, workers, executor="ray", gpus=gpus):
+            report, tiles = _of_outcome(outcome, {job.name: job.path for job in jobs})
+            reports[report.slide] = report
+            summary.tiles += tiles
+            summary.before += not tiles and not report.reason
+            if report.reason:
+                progress.note(f"{report.path}: {report.state}: {report.reason}")
+            progress.update(len(reports), tiles)
+    finally:
+        progress.close()
+    summary.reports = [reports[job.name] for job in jobs]
+    summary.seconds = progress.elapsed_seconds
+    return _told(summary, written)
+
+
+def _told(summary: Summary, written: Written) -> Summary:
+    """The same, in the tables of the folder and with what is said at the end."""
+    summary.base, summary.left_out = written.folder.base, written.work.left_out
+    written.folder.summarise(summary.reports)
+    return summary
+
+
+def _of_outcome(outcome: Outcome, paths: dict[str, str]) -> tuple[Report, int]:
+    if not outcome.error:
+        return outcome.value
+    name = outcome.unit[1]
+    state = QUARANTINED if outcome.quarantined else FAILED
+    return Report(name, paths[name], state=state, reason=outcome.error), 0
+
+
+def _absolute(asked: Asked) -> Asked:
+    """The same for a process in another folder."""
+
+    def whole(text: str | None) -> str | None:
+        return str(expanded(text).absolute()) if text is not None and expanded(text).exists() else text
+
+    encoders = tuple(_wanted_at(one, whole) for one in asked.encoders)
+    inputs = tuple(str(whole(text)) for text in asked.inputs)
+    out = str(expanded(asked.out).absolute())
+    marks = dataclasses.replace(asked.marks, include=whole(asked.marks.include), exclude=whole(asked.marks.exclude))
+    return dataclasses.replace(asked, encoders=encoders, inputs=inputs, out=out, marks=marks)
+
+
+def _wanted_at(one: Wanted, whole: Callable[[str | None], str | None]) -> Wanted:
+    folder, what = one.split()
+    found = what if find_run(expanded(what)) is None and "/" not in what else str(whole(what))
+    return Wanted(f"{folder}={found}" if folder else found, whole(one.weights))
+
+
+@lru_cache(maxsize=1)
+def _ready(asked: Asked) -> tuple[Work, Devices]:
+    """What a worker process needs for every slide of an extraction."""
+    return asked.work(), Devices(asked.models(), asked.batch_size)
+
+
+def extract_one(unit: tuple[Asked, str]) -> tuple[Report, int]:
+    """(report, tiles computed now) of one slide; runs in a worker process. Raises UserError."""
+    asked, name = unit
+    work, devices = _ready(asked)
+    one = dataclasses.replace(work, jobs=tuple(job for job in work.jobs if job.name == name), notes=())
+    summary = extract(one, devices, asked.written(work), workers=0, show=False)
+    return summary.reports[0], summary.tiles
+
+
+def in_words(summary: Summary) -> Iterator[str]:
+    """What was done, line by line, for the end of the command."""
+    bad = [report for report in summary.reports if report.state in (FAILED, QUARANTINED)]
+    empty = [report for report in summary.reports if report.state == "no tile"]
+    now = summary.count("done") - summary.before
+    yield f"slides      {len(summary.reports)}: {now} done now, {summary.before} before, {len(bad)} could not be used"
+    rate = f" ({summary.tiles / summary.seconds:,.1f}/s)" if summary.tiles and summary.seconds else ""
+    yield f"tiles       {summary.tiles:,} computed now{rate}; in all {sum(r.tiles for r in summary.reports):,}"
+    if summary.tiles and summary.waited:
+        yield f"waiting     {summary.waited:.0%} of the time the device had no tiles"
+    if skipped := sum(report.skipped for report in summary.reports):
+        yield f"unreadable  {skipped:,} tiles, listed in the feature files (skipped)"
+    if rejected := sum(report.rejected for report in summary.reports):
+        yield f"rejected    {rejected:,} places (no tissue, blank, pen, blur ...)"
+    yield from (f"no tile     {report.slide}: {report.reason}" for report in empty[:5])
+    if len(empty) > 5:
+        yield f"no tile     and {len(empty) - 5} more"
+    yield from (f"note        {note}" for note in dict.fromkeys(summary.notes))
+    yield from (f"{report.state:11s} {report.path}: {report.reason}" for report in bad[:20])
+    if len(bad) > 20:
+        yield f"failed      and {len(bad) - 20} more, see {summary.base / 'failed.csv'}"
+    if left_out := summary.left_out:
+        yield f"left out    {len(left_out)} files, e.g. {left_out[0][0]} ({left_out[0][1]})"
+    yield f"written     {summary.base}"
