@@ -10,6 +10,7 @@ from collections.abc import Sequence
 VERBS = {  # verb: what it does; its module is histojax.VERB, with _ for -
     "tile": "cut whole slides into a tile store",
     "extract": "compute features of tiles with published or trained encoders",
+    "audit": "find copies, blank tiles, and what training and evaluation tiles share",
     "train": "continue DINOv2 training of a ViT on your tiles",
     "encoders": "list the published encoders that can be loaded by name, or one of them in full",
     "convert": "read any weight file, report what is in it, write it anew",

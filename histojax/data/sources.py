@@ -12,6 +12,7 @@ from histojax.common.errors import UserError
 from histojax.common.files import expanded
 from histojax.data.files import open_csv, open_folder, open_zip
 from histojax.data.formats import OTHER_OF, SUFFIXES
+from histojax.data.subset import is_subset, open_subset
 from histojax.data.synthetic import SyntheticTissue
 from histojax.data.tiles import Joined, Source
 
@@ -68,6 +69,8 @@ def _open_path(spec: str) -> Source:
         raise UserError(f"{spec}: does not exist ({where}); {ACCEPTED}")
     if path.is_dir():
         return _open_directory(path)
+    if path.suffix.lower() == ".csv" and is_subset(path):
+        return open_subset(path, open_source)
     opener = {".csv": open_csv, ".tsv": open_csv, ".zip": open_zip}.get(path.suffix.lower())
     if opener is None:
         what = what_ending_in(path.suffix.lower())
