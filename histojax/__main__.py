@@ -12,6 +12,7 @@ VERBS = {  # verb: what it does; its module is histojax.VERB, with _ for -
     "extract": "compute features of tiles with published or trained encoders",
     "audit": "find copies, blank tiles, and what training and evaluation tiles share",
     "train": "continue DINOv2 training of a ViT on your tiles",
+    "slide-info": "show what slides are: size, mpp, levels, associated images, and how they are read",
     "encoders": "list the published encoders that can be loaded by name, or one of them in full",
     "convert": "read any weight file, report what is in it, write it anew",
     "export": "write a run, an encoder or a file for timm, transformers or Meta's class",

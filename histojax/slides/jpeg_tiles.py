@@ -26,7 +26,16 @@ JPEG = 7  # tag Compression
 MARKER_WITHIN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 HOLE = bytes(64)  # so many zeros are rather a lost sector than picture
 CORNER_PX, NOTHING_LEFT = 8, 128  # the last block, and the grey of one without data
-ERRORS = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, struct.error, tifffile.TiffFileError)
+TIFF_ERRORS = (
+    OSError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    struct.error,
+    tifffile.TiffFileError,
+)
 
 
 class Damaged(Exception):
@@ -103,13 +112,28 @@ def find_levels(path: Path, vendor: str, sizes: tuple[tuple[int, int], ...]) -> 
         return {}, f"vendor {vendor}"
     try:
         with tifffile.TiffFile(path) as file:
-            pages = [page for page in file.pages if isinstance(page, tifffile.TiffPage) and page.is_tiled]
-            by_size = {(page.imagewidth, page.imagelength): page for page in reversed(pages)}
+            by_size = _tiled_pages(file)
             found = [_tiled_level(by_size.get(size)) for size in sizes]
-    except ERRORS as error:
+    except TIFF_ERRORS as error:
         return {}, f"tifffile cannot read its directory ({type(error).__name__})"
     levels = {i: level for i, level in enumerate(found) if isinstance(level, TiledLevel)}
     return levels, next((reason for reason in found if isinstance(reason, str)), "")
+
+
+def compressions(path: Path, sizes: tuple[tuple[int, int], ...]) -> list[str]:
+    """How the tiles of each level of a TIFF are compressed, e.g. JPEG; "" where that is not known."""
+    try:
+        with tifffile.TiffFile(path) as file:
+            by_size = _tiled_pages(file)
+            return [_name(by_size[size].compression) if size in by_size else "" for size in sizes]
+    except TIFF_ERRORS:
+        return [""] * len(sizes)
+
+
+def _tiled_pages(file: tifffile.TiffFile) -> dict[tuple[int, int], tifffile.TiffPage]:
+    """The tiled pages of a TIFF by (width, height), the first of a size."""
+    pages = [page for page in file.pages if isinstance(page, tifffile.TiffPage) and page.is_tiled]
+    return {(page.imagewidth, page.imagelength): page for page in reversed(pages)}
 
 
 def _tiled_level(page: tifffile.TiffPage | None) -> TiledLevel | str:

@@ -11,6 +11,7 @@ from histojax.slides.bad_slide import BadSlide
 
 FINEST, COARSEST = 0.05, 20.0  # a 200x objective; coarser than any scanner's overview
 SQUARE = 0.03  # how far the two axes may differ
+SCREENS = (72, 96, 100, 144, 150, 200, 300, 400, 600)  # dots per inch
 AGREE = 0.05  # how far a given mpp may be from the metadata's without a note
 UNKNOWN = "its metadata give no mpp (micrometres per pixel): give it with --mpp or in an mpp column"
 REMEDY = "give the right one with --mpp or in an mpp column"
@@ -73,19 +74,20 @@ def parse_mpp(text: float | str) -> tuple[float, str]:
 
 def unit_mistake(value: float) -> str:
     """A hint at the unit in which `value` would make a plausible mpp, "" if none."""
+    dots = 25400 / value
+    if any(abs(dots / usual - 1) < 0.005 for usual in SCREENS):
+        return f" ({dots:.0f} dots per inch: a screen's or a printer's resolution, not a scanner's)"
     as_units = (
         ("metres", value * 1e6),
         ("millimetres", value * 1e3),
         ("nanometres", value / 1e3),
-        ("dots per inch", 25400 / value),
+        ("dots per inch", dots),
         ("pixels per centimetre", 10000 / value),
         ("pixels per millimetre", 1000 / value),
     )
     for name, mpp in as_units:
         if 0.1 <= mpp <= 10:  # tighter than the bounds: a hint should be probable
             return f" (are these {name}? then it is {mpp:.4g})"
-    if 50 <= 25400 / value <= 600:
-        return f" ({25400 / value:.0f} dots per inch, which is a screen's or a printer's resolution)"
     return ""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -57,6 +56,8 @@ def open_file(path: Path) -> SlideFile:
 def _start(path: Path, shown: str) -> bytes:
     """The first bytes of a file. Raises BadSlide if there are none to be had."""
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise BadSlide(shown, "is no regular file")
         with open(path, "rb") as file:
             start = file.read(START_BYTES)
     except FileNotFoundError as error:
@@ -65,6 +66,4 @@ def _start(path: Path, shown: str) -> bytes:
         raise BadSlide(shown, f"cannot be opened ({reason(error)})") from error
     if not start:
         raise BadSlide(shown, "an empty file (0 bytes): the copy or download was interrupted")
-    if not os.path.isfile(path):
-        raise BadSlide(shown, "is no regular file")
     return start

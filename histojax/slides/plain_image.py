@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import struct
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ import tifffile
 from PIL import Image
 
 from histojax.slides.bad_slide import BadSlide
+from histojax.slides.jpeg_tiles import TIFF_ERRORS
 from histojax.slides.openslide_file import on_white
 
 STARTS = ((b"\x89PNG\r\n\x1a\n", "PNG"), (b"\xff\xd8\xff", "JPEG"))
@@ -43,12 +43,15 @@ class PlainImage:
         self._pixels: np.ndarray | None = None
         try:
             width, height = self._tiff_size() if kind == "TIFF" else self._size()
-        except (OSError, ValueError, SyntaxError, struct.error, tifffile.TiffFileError) as error:
-            raise BadSlide(shown, f"a damaged {kind} ({_line(error)})") from error
+        except (*TIFF_ERRORS, SyntaxError) as error:
+            raise BadSlide(shown, f"a damaged {kind} ({self._line(error)})") from error
         if width * height > MOST_PIXELS:
             size = f"{3 * width * height / 1e9:.1f} GB in memory"
             raise BadSlide(shown, f"a plain {kind} of {width}x{height} px would take {size}: {CONVERT}")
         self.sizes = ((width, height),)
+
+    def _line(self, error: Exception) -> str:
+        return " ".join(str(error).replace(str(self.path), "it").split())[:200] or type(error).__name__
 
     def _size(self) -> tuple[int, int]:
         with _any_size(), Image.open(self.path) as image:
@@ -64,8 +67,8 @@ class PlainImage:
         if self._pixels is None:
             try:
                 self._pixels = self._decode_tiff() if self.kind == "TIFF" else self._decode()
-            except (OSError, ValueError, SyntaxError, MemoryError, RuntimeError, struct.error) as error:
-                raise BadSlide(self.shown, f"this {self.kind} cannot be decoded ({_line(error)})") from error
+            except (*TIFF_ERRORS, SyntaxError, MemoryError, RuntimeError) as error:
+                raise BadSlide(self.shown, f"this {self.kind} cannot be decoded ({self._line(error)})") from error
         return self._pixels[y : y + height, x : x + width], x, y
 
     def _decode(self) -> np.ndarray:
@@ -130,7 +133,3 @@ def _any_size() -> Iterator[None]:
             yield
         finally:
             Image.MAX_IMAGE_PIXELS = limit
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
