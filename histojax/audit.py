@@ -35,7 +35,8 @@ flags:
   --near N            how many of the 255 signs of a tile's hash may differ in a copy (default 48; 0: identical tiles
                       alone). Two different tiles differ in 127 +- 8; of a million real pairs the nearest in 80
   --min-contrast X    blank below: standard deviation of green, grey levels (default 4)
-  --workers N         processes that read tiles (default: one a CPU core; 0: this one)
+  --workers N         processes that read tiles (default: one a CPU core, none for few tiles; 0:
+                      this one)
   --help              this page
 
 written to DIR: audit.json (all numbers), duplicates.csv (a row a tile with copies), overlap.csv (a row a patient, slide
@@ -54,6 +55,7 @@ exit codes:
   0 nothing found, 1 something found, 2 bad input (one line on stderr)"""
 
 FOUND = 1
+FEW = 4096  # tiles that are hashed before other processes have started
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,7 +96,7 @@ def _parse(argv: Sequence[str]) -> Any:
     parser.add_argument("--write-clean", default="")
     parser.add_argument("--near", type=int, default=48)
     parser.add_argument("--min-contrast", type=float, default=4.0)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--workers", type=int, default=None)
     values = parser.parse_args(argv)
     if not values.sets:
         raise UserError("no set of tiles given (see --help)")
@@ -102,7 +104,7 @@ def _parse(argv: Sequence[str]) -> Any:
         raise UserError(
             f"--near {values.near} must lie between 0 (identical) and 80: different tiles come as near as that"
         )
-    if values.min_contrast < 0 or values.workers < 0:
+    if values.min_contrast < 0 or (values.workers or 0) < 0:
         raise UserError(f"--min-contrast {values.min_contrast:g} and --workers {values.workers} must be 0 or more")
     if values.write_clean and not values.write_clean.endswith(".csv"):
         raise UserError(f"--write-clean {values.write_clean}: name a file ending in .csv, which data.train takes")
@@ -123,10 +125,12 @@ def _hashed(values: Any, out: Path) -> list[Any]:
     sources = [open_source(spec) for spec, _ in specs]
     for source in sources:
         cli.warn("histojax audit", source.facts.notes)
-    progress = Progress(sum(map(len, sources)), unit="tile", items="tiles")
+    count = sum(map(len, sources))
+    workers = (os.cpu_count() or 1) * (count > FEW) if values.workers is None else values.workers
+    progress = Progress(count, unit="tile", items="tiles")
     sets, done = [], 0
     for (spec, judges), source in zip(specs, sources):
-        hashes = hash_source(spec, source, out / "hashes", values.workers, progress, done)
+        hashes = hash_source(spec, source, out / "hashes", workers, progress, done)
         done += len(source)
         sets.append(TileSet(spec, source, hashes.rows(), hashes.bad(), judges))
     progress.close()

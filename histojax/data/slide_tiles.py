@@ -16,6 +16,7 @@ import numpy as np
 from histojax.common.errors import UserError
 from histojax.data.decode import BadTile
 from histojax.data.store_source import Index
+from histojax.slides.stain import normaliser
 
 MOST_OPEN = 24  # slides that wait, opened, for their next tile; each keeps what it has decoded last
 READ_BY = ("tile_px", "mpp", "stain")  # settings without which a place on a slide is no tile
@@ -42,7 +43,7 @@ class SlideTiles:
                 f"{index.root / 'store.json'}: a store of coordinates needs {' and '.join(missing)} in its plan"
             )
         self.tile_px, self.mpp = int(settings["tile_px"]), float(settings["mpp"])
-        self._stain = _stain(settings)
+        self._normalise = normaliser(settings.get("stain", "none"))
         self._open_slide = open_slide
         self._slides = _Slides(open_slide)
         self._check_slides()
@@ -85,7 +86,7 @@ class SlideTiles:
         except BadSlide as error:
             reason = error.reason
         else:
-            return tile if self._stain is None else self._stain(tile)
+            return self._normalise(tile)
         raise BadTile(self.name(index), reason)
 
     def fingerprint(self) -> str:
@@ -153,11 +154,3 @@ class _Slides:
             oldest = self._idle.popitem(last=False)[1][1] if len(self._idle) > MOST_OPEN else None
         if oldest is not None:
             oldest.close()
-
-
-def _stain(settings: Any) -> Callable[[np.ndarray], np.ndarray] | None:
-    """What normalises a tile as the store's settings say, None for nothing."""
-    name = settings.get("stain", "none")
-    if name in ("none", "", None):
-        return None
-    raise UserError(f"stain={name}: a store of coordinates cannot normalise stains yet; cut its tiles instead")

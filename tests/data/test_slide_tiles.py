@@ -11,6 +11,8 @@ from histojax.data.decode import BadTile
 from histojax.data.pipeline import train_iterator
 from histojax.data.sources import open_source
 from histojax.data.store import COORDINATES, Tile, finish_store, part_facts, start_store, write_part
+from histojax.data.synthetic import SyntheticTissue
+from histojax.slides.stain import normaliser
 
 PLACES = [(0, 0), (32, 0), (0, 32), (32, 32)]
 
@@ -56,6 +58,15 @@ def test_coarser_tiles_are_resized(tmp_path):
     store, images = make_store(tmp_path, {"settings": {"tile_px": 16, "mpp": 1.0}}, ["a"])
     mean = images[0][:32, :32].reshape(16, 2, 16, 2, 3).mean((1, 3))
     assert np.abs(open_source(store).read(0) - mean).max() <= 1
+
+
+def test_stain_is_normalised_as_the_store_says(tmp_path):
+    tissue = SyntheticTissue(1, 64, classes=["tumour"]).read(0)
+    store, _ = make_store(tmp_path, {"settings": {"tile_px": 32, "mpp": 0.5, "stain": "macenko"}}, ["a"])
+    Image.fromarray(tissue).save(tmp_path / "a.png")
+    source = open_source(store)
+    assert (source.read(1) == normaliser("macenko")(tissue[:32, 32:])).all()
+    assert (source.read(1) != tissue[:32, 32:]).any()
 
 
 def test_few_slides_stay_open(tmp_path, monkeypatch):
