@@ -33,7 +33,7 @@ flags:
   --write-clean FILE  a list of the tiles to train on: readable, not blank, of copies the first, none of a patient or
                       slide, and no copy of a tile, in a set after --against. `--config.data.train=FILE` takes it
   --near N            how many of the 255 signs of a tile's hash may differ in a copy (default 48; 0: identical tiles
-                      alone). Two different tiles differ in 127 +- 8; of a million real pairs the nearest in 80
+                      alone). Two different tiles differ in 127 +- 8; of 32 million real pairs none in 70 or less
   --min-contrast X    blank below: standard deviation of green, grey levels (default 4)
   --workers N         processes that read tiles (default: one a CPU core, none for few tiles; 0:
                       this one)
@@ -102,7 +102,7 @@ def _parse(argv: Sequence[str]) -> Any:
         raise UserError("no set of tiles given (see --help)")
     if not 0 <= values.near <= 80:
         raise UserError(
-            f"--near {values.near} must lie between 0 (identical) and 80: different tiles come as near as that"
+            f"--near {values.near} must lie between 0 (identical) and 80: different tiles may come as near as that"
         )
     if values.min_contrast < 0 or (values.workers or 0) < 0:
         raise UserError(f"--min-contrast {values.min_contrast:g} and --workers {values.workers} must be 0 or more")

@@ -83,6 +83,8 @@ def _find(spec: str, slides_dir: Path | None) -> SlideList:
     if path.is_dir():
         return _of_folder(path)
     if path.exists():
+        if path.suffix.lower() in (".xlsx", ".xls", ".ods", ".parquet"):
+            raise UserError(f"{spec}: this kind of table is not read: save it as .csv")
         return _of_table(path, slides_dir) if path.suffix.lower() in TABLES else SlideList((_entry(path),))
     if glob.has_magic(spec):
         return _of_pattern(spec, str(path))

@@ -102,8 +102,8 @@ def _locator(path: Path, slides_dir: Path | None) -> Callable[[str], Path | None
         name = os.path.expanduser(name)
         for root in roots:
             for spelling in dict.fromkeys((name, name.replace("\\", "/"))):
-                if (root / spelling).exists():
-                    return root / spelling
+                if (hit := _slide_at(root / spelling)) is not None:
+                    return hit
         for root in roots:
             asked = root / name.replace("\\", "/")
             folder = slides_dir or asked.parent  # below a folder that was named they may lie anywhere
@@ -119,6 +119,14 @@ def _locator(path: Path, slides_dir: Path | None) -> Callable[[str], Path | None
         return None
 
     return locate
+
+
+def _slide_at(path: Path) -> Path | None:
+    """The slide of that name: a file, a folder of one DICOM series, or the only slide in a folder, as GDC lays them."""
+    if not path.is_dir():
+        return path if path.exists() else None
+    slides = find_in_folder(path).slides
+    return slides[0] if len(slides) == 1 else None
 
 
 def _by_name(folder: Path, deep: bool) -> dict[str, list[Path]]:

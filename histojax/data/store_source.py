@@ -115,8 +115,14 @@ class Index:
         path = self.root / "slides.csv"
         if not path.exists():
             return {}
-        with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-            return {row["slide"]: row for row in csv.DictReader(file)}
+        with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+            head = file.readline()
+            file.seek(0)
+            # a spreadsheet in which somebody corrected it may have saved it with other separators
+            rows = list(csv.DictReader(file, delimiter=max(",;\t", key=head.count)))
+        if rows and "slide" not in rows[0]:
+            raise UserError(f"{path}: expected a table with the column slide, found {head.strip()[:80]}")
+        return {row["slide"]: row for row in rows}
 
     def labels(self) -> tuple[tuple[str, ...], np.ndarray]:
         """(class names, (n,) int32)."""

@@ -104,6 +104,16 @@ def test_slides_of_a_table_may_lie_anywhere_in_their_own_folder(tmp_path):
         find_slides([table], slides_dir=tmp_path / "slides")
 
 
+def test_a_manifest_of_gdc(tmp_path):
+    touch(tmp_path, "u-1/TCGA-AA-1234-01Z-00-DX1.X.svs", "u-1/logs/x.parcel", "u-2/TCGA-BB-1234-01Z-00-DX1.Y.svs")
+    (tmp_path / "gdc_manifest.txt").write_text(
+        "id\tfilename\tmd5\nu-1\tTCGA-AA-1234-01Z-00-DX1.X.svs\t0\nu-2\tTCGA-BB-1234-01Z-00-DX1.Y.svs\t0\n"
+    )
+    found = find_slides([tmp_path / "gdc_manifest.txt"])
+    assert names(found) == ["TCGA-AA-1234-01Z-00-DX1.X", "TCGA-BB-1234-01Z-00-DX1.Y"]
+    assert [entry.patient for entry in found.entries] == ["TCGA-AA-1234", "TCGA-BB-1234"]
+
+
 def test_the_column_is_the_one_whose_slides_exist(tmp_path):
     touch(tmp_path, "a.svs")
     (tmp_path / "t.csv").write_text("slide_id,path,cohort\nS-1,a.svs,x\n")
@@ -147,7 +157,9 @@ def test_each_slide_once_and_no_name_twice(tmp_path):
 def test_patients_of_barcodes_and_nothing_at_all(tmp_path):
     touch(tmp_path, "tcga-cr-7395-01a-01-ts1.svs")
     assert find_slides([tmp_path]).entries[0].patient == "TCGA-CR-7395"
+    (tmp_path / "t.xlsx").write_bytes(b"PK")
     for specs, words in (
+        ([tmp_path / "t.xlsx"], "save it as .csv"),
         ([], "no slides given"),
         ([tmp_path / "none"], "does not exist"),
         ([tmp_path / "e"], "no slides"),

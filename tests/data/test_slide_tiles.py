@@ -88,10 +88,12 @@ def test_moved_and_broken_slides(tmp_path):
     slides.write_text(slides.read_text().replace(str(tmp_path / "a.png"), "a.png"))
     source = open_source(store)  # a path that is not absolute is relative to the store
     assert (source.read(0) == images[0][:32, :32]).all()
+    slides.write_text("\ufeff" + slides.read_text().replace(",", ";"))  # as a spreadsheet saves it
+    assert (open_source(store).read(4) == images[1][:32, :32]).all()
     (tmp_path / "b.png").write_text("no slide any more")
     with pytest.raises(BadTile, match=r"b.png \(x=0, y=0\): a text file, not a slide"):
         open_source(store).read(4)
-    slides.write_text(slides.read_text().replace("b,", "c,"))
+    slides.write_text(slides.read_text().replace("b;", "c;"))
     with pytest.raises(UserError, match="no row with a path for the slide b"):
         open_source(store)
 
