@@ -36,7 +36,7 @@ examples:
   histojax slide-info a.svs --associated looks/
 
 mpp is what its metadata state, or --mpp, or what a table's column mpp says; it is never guessed. "decoder" says whether
-JPEG tiles are decoded directly (fast; compared with OpenSlide's pixels first) or through OpenSlide.
+JPEG and JPEG 2000 tiles are decoded directly (fast; compared with OpenSlide's pixels first) or through OpenSlide.
 
 exit codes:
   0 all could be read, 1 some could not (named on stderr), 2 none could, or bad input"""

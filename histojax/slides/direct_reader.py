@@ -1,4 +1,4 @@
-"""Windows of a level put together from its JPEG tiles, each decoded once while neighbours still need it."""
+"""Windows of a level put together from its tiles, each decoded once while neighbours still need it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from histojax.common.files import reason
 from histojax.slides.bad_slide import BadSlide
-from histojax.slides.jpeg_tiles import CutOff, Damaged, TiledLevel, find_levels
+from histojax.slides.jpeg_tiles import Damaged, TiledLevel, Unreadable, find_levels
 from histojax.slides.openslide_file import OpenslideFile
 from histojax.slides.resample import Window, reduce_blocks
 
@@ -22,7 +23,7 @@ class DirectReader:
     """The levels of one file that are decoded directly; everything else is OpenSlide's."""
 
     def __init__(self, file: OpenslideFile) -> None:
-        """Finds the levels with JPEG tiles; a level is compared with OpenSlide when it is first read."""
+        """Finds the levels with such tiles; a level is compared with OpenSlide when it is first read."""
         self.file, self._handle = file, -1
         self.levels, self.reason = find_levels(Path(file.path), file.vendor, file.sizes)
         self._trusted: dict[int, bool] = {}
@@ -34,17 +35,18 @@ class DirectReader:
         if level not in self._trusted:
             self._trusted[level] = self._equals_openslide(level)
             if not self._trusted[level]:
-                self.reason = f"the JPEG tiles of level {level} do not decode to OpenSlide's pixels"
+                self.reason = f"the tiles of level {level} do not decode to OpenSlide's pixels"
         return self._trusted[level]
 
     def describe(self) -> str:
         """Which levels are decoded how, and why not all directly."""
         direct = [level for level in range(len(self.file.sizes)) if self.takes(level)]
-        if len(direct) == len(self.file.sizes):
-            return "JPEG tiles decoded directly"
         if not direct:
             return f"OpenSlide ({self.reason})"
-        return f"JPEG tiles decoded directly at level {', '.join(map(str, direct))}; else OpenSlide ({self.reason})"
+        said = f"{' and '.join(sorted({self.levels[level].codec for level in direct}))} tiles decoded directly"
+        if len(direct) == len(self.file.sizes):
+            return said
+        return f"{said} at level {', '.join(map(str, direct))}; else OpenSlide ({self.reason})"
 
     def tile(self, level: int, row: int, column: int) -> np.ndarray:
         """(h, w, 3) uint8 of one tile; what is missing or looks damaged is asked of OpenSlide. Raises BadSlide."""
@@ -52,18 +54,21 @@ class DirectReader:
         x, y, width, height = tiled.place(row, column)
         try:
             return tiled.decode(self._open(), row, column)
-        except CutOff as error:
-            where = f"the JPEG tile of {width}x{height} px at ({x}, {y}) of level {level}"
+        except Unreadable as error:
+            where = f"the {tiled.codec} tile of {width}x{height} px at ({x}, {y}) of level {level}"
             raise BadSlide(self.file.shown, f"{where} cannot be read: {error}") from error
         except Damaged as error:
             try:
                 return self.file.read(level, x, y, width, height)[0]
             except BadSlide as worse:
-                raise BadSlide(worse.path, f"{worse.reason}; its JPEG tile: {error}") from error
+                raise BadSlide(worse.path, f"{worse.reason}; its {tiled.codec} tile: {error}") from error
 
     def _open(self) -> int:
         if self._handle < 0:
-            self._handle = os.open(self.file.path, os.O_RDONLY)
+            try:
+                self._handle = os.open(self.file.path, os.O_RDONLY)
+            except OSError as error:
+                raise Unreadable(reason(error)) from error
         return self._handle
 
     def _equals_openslide(self, level: int) -> bool:
@@ -75,7 +80,7 @@ class DirectReader:
             try:
                 pixels = tiled.decode(self._open(), row, column)
                 compared += self._compare(level, row, column, pixels)
-            except (Damaged, CutOff, BadSlide):
+            except (Damaged, Unreadable, BadSlide):
                 continue
             except ValueError:
                 return False

@@ -1,4 +1,4 @@
-"""JPEG tiles of a level, found with tifffile and decoded one by one: what OpenSlide does, without its detours.
+"""JPEG and JPEG 2000 tiles of a level, found with tifffile and decoded one by one: OpenSlide without its detours.
 
 OpenSlide turns each JPEG tile into premultiplied ARGB, paints it, and turns the painting into RGBA again; on a level
 whose downsample is no whole number it also interpolates. Here a tile of the level is decoded once, by the same library
@@ -20,9 +20,11 @@ import imagecodecs
 import numpy as np
 import tifffile
 
+from histojax.common.files import reason
+
 VENDORS = ("aperio", "generic-tiff")  # others overlap, stitch or pad their tiles
 SPACES: dict[int, str] = {tifffile.PHOTOMETRIC.RGB: "RGB", tifffile.PHOTOMETRIC.YCBCR: "YCBCR"}
-JPEG = 7  # tag Compression
+CODECS: dict[int, str] = {7: "JPEG", 33005: "JPEG 2000"}  # tag Compression; the latter is Aperio's, of RGB
 MARKER_WITHIN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 HOLE = bytes(64)  # so many zeros are rather a lost sector than picture
 CORNER_PX, NOTHING_LEFT = 8, 128  # the last block, and the grey of one without data
@@ -42,8 +44,8 @@ class Damaged(Exception):
     """A tile whose data are missing or look damaged, the text says which: OpenSlide has the last word on it."""
 
 
-class CutOff(Exception):
-    """A tile that lies behind the file's end: nobody can read it."""
+class Unreadable(Exception):
+    """A tile whose bytes cannot be had at all; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class TiledLevel:
     height: int
     tile_width: int
     tile_height: int
-    space: str  # colour space of the streams
+    codec: str
+    space: str  # colour space of JPEG streams
     tables: bytes | None
     offsets: np.ndarray = field(repr=False)  # (rows, columns) int64
     counts: np.ndarray = field(repr=False)  # bytes; 0 for a missing tile
@@ -65,25 +68,31 @@ class TiledLevel:
         return x, y, min(self.tile_width, self.width - x), min(self.tile_height, self.height - y)
 
     def decode(self, handle: int, row: int, column: int) -> np.ndarray:
-        """(height, width, 3) uint8 of one tile, without what lies beyond the level's edge. Raises Damaged, CutOff."""
+        """(height, width, 3) uint8 of one tile, without what lies beyond the edge. Raises Damaged, Unreadable."""
         count = int(self.counts[row, column])
         if not count:
             raise Damaged("missing")
-        data = os.pread(handle, count, int(self.offsets[row, column]))
+        try:
+            data = os.pread(handle, count, int(self.offsets[row, column]))
+        except OSError as error:
+            raise Unreadable(reason(error)) from error
         if len(data) < count:
-            raise CutOff("the file ends before it: truncated?")
+            raise Unreadable("the file ends before it: truncated?")
         pixels = self._pixels(data)
         _, _, width, height = self.place(row, column)
         return pixels[:height, :width]
 
     def _pixels(self, data: bytes) -> np.ndarray:
         try:
-            pixels = imagecodecs.jpeg8_decode(data, tables=self.tables, colorspace=self.space, outcolorspace="RGB")
-        except (imagecodecs.Jpeg8Error, ValueError, RuntimeError) as error:
+            if self.codec == "JPEG 2000":
+                pixels = imagecodecs.jpeg2k_decode(data, numthreads=1)
+            else:
+                pixels = imagecodecs.jpeg8_decode(data, tables=self.tables, colorspace=self.space, outcolorspace="RGB")
+        except (imagecodecs.Jpeg8Error, imagecodecs.Jpeg2kError, ValueError, RuntimeError) as error:
             raise Damaged(str(error)) from error
-        if pixels.shape != (self.tile_height, self.tile_width, 3):
-            raise Damaged(f"decodes to the shape {pixels.shape}")
-        if looks_damaged(data, pixels):
+        if pixels.shape != (self.tile_height, self.tile_width, 3) or pixels.dtype != np.uint8:
+            raise Damaged(f"decodes to {pixels.dtype} of the shape {pixels.shape}")
+        if self.codec == "JPEG" and looks_damaged(data, pixels):
             raise Damaged("looks damaged")
         return pixels
 
@@ -107,7 +116,7 @@ def looks_damaged(data: bytes, pixels: np.ndarray) -> bool:
 
 
 def find_levels(path: Path, vendor: str, sizes: tuple[tuple[int, int], ...]) -> tuple[dict[int, TiledLevel], str]:
-    """The levels whose JPEG tiles can be decoded directly, and why the others cannot ("" if all can)."""
+    """The levels whose tiles can be decoded directly, and why the others cannot ("" if all can)."""
     if vendor not in VENDORS:
         return {}, f"vendor {vendor}"
     try:
@@ -117,7 +126,7 @@ def find_levels(path: Path, vendor: str, sizes: tuple[tuple[int, int], ...]) -> 
     except TIFF_ERRORS as error:
         return {}, f"tifffile cannot read its directory ({type(error).__name__})"
     levels = {i: level for i, level in enumerate(found) if isinstance(level, TiledLevel)}
-    return levels, next((reason for reason in found if isinstance(reason, str)), "")
+    return levels, next((why for why in found if isinstance(why, str)), "")
 
 
 def compressions(path: Path, sizes: tuple[tuple[int, int], ...]) -> list[str]:
@@ -140,7 +149,7 @@ def _tiled_level(page: tifffile.TiffPage | None) -> TiledLevel | str:
     """The level of a page, or why it is none that is decoded directly."""
     if page is None:
         return "a level without a page of its own"
-    if page.compression != JPEG:
+    if page.compression not in CODECS:
         return f"compression {_name(page.compression)}"
     if page.photometric not in SPACES or (page.samplesperpixel, page.bitspersample, page.planarconfig) != (3, 8, 1):
         return f"colours {_name(page.photometric)}, {page.samplesperpixel} x {page.bitspersample} bits"
@@ -148,7 +157,8 @@ def _tiled_level(page: tifffile.TiffPage | None) -> TiledLevel | str:
     if len(page.dataoffsets) != rows * columns or len(page.databytecounts) != rows * columns:
         return "a directory of tiles that does not fit the level"
     return TiledLevel(
-        page.imagewidth, page.imagelength, page.tilewidth, page.tilelength, SPACES[page.photometric], page.jpegtables,
+        page.imagewidth, page.imagelength, page.tilewidth, page.tilelength,
+        CODECS[page.compression], SPACES[page.photometric], page.jpegtables,
         np.asarray(page.dataoffsets, np.int64).reshape(rows, columns),
         np.asarray(page.databytecounts, np.int64).reshape(rows, columns),
     )  # fmt: skip

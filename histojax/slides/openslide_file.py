@@ -40,6 +40,11 @@ class OpenslideFile:
             raise BadSlide(self.shown, f"OpenSlide cannot read it ({in_words(error, self.path)})") from error
         return slide
 
+    def _reopen(self) -> None:
+        """After a failed read OpenSlide would refuse every later one. Raises BadSlide if the file is gone by now."""
+        failed, self._slide = self._slide, self._open()
+        failed.close()
+
     def read(self, level: int, x: int, y: int, width: int, height: int) -> tuple[np.ndarray, float, float]:
         """(height, width, 3) uint8 from about (x, y) of a level, and where its first pixel lies, level px.
 
@@ -51,8 +56,7 @@ class OpenslideFile:
         try:
             image = self._slide.read_region(at, level, (width, height))
         except openslide.OpenSlideError as error:
-            self._slide.close()  # it would refuse every later read
-            self._slide = self._open()
+            self._reopen()
             where = f"the region of {width}x{height} px at ({at[0]}, {at[1]}) of level {level}"
             raise BadSlide(self.shown, f"{where} cannot be read ({in_words(error, self.path)})") from error
         return on_white(np.asarray(image)), at[0] / down, at[1] / down
@@ -71,8 +75,7 @@ class OpenslideFile:
         try:
             return on_white(np.asarray(self._slide.associated_images[name]))
         except openslide.OpenSlideError as error:
-            self._slide.close()
-            self._slide = self._open()
+            self._reopen()
             raise BadSlide(self.shown, f"its {name} cannot be read ({in_words(error, self.path)})") from error
 
     def close(self) -> None:

@@ -82,7 +82,7 @@ def resample(pixels: np.ndarray, window: Window, x: float | None = None, y: floa
     pixels, upper, lower = _pad(pixels, upper, lower, axis=0)
     if _is_whole(left, right, (right - left) / width) and _is_whole(upper, lower, (lower - upper) / height):
         row, column = round(upper), round(left)
-        return np.ascontiguousarray(pixels[row : row + height, column : column + width])
+        return pixels[row : row + height, column : column + width].copy()
     return lanczos(pixels, (left, upper, right, lower), window.size)
 
 

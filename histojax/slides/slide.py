@@ -76,7 +76,7 @@ class Slide:
 
     @property
     def decoder(self) -> str:
-        """What decodes the pixels, and why: JPEG tiles directly, where they were found equal to OpenSlide's, or it."""
+        """What decodes the pixels, and why: the tiles of the level directly, if found equal to OpenSlide's, or it."""
         return self._direct.describe() if self._direct else f"{self.vendor}, decoded as a whole"
 
     def tile(self, x: int, y: int, tile_px: int, mpp: float) -> np.ndarray:
