@@ -25,6 +25,7 @@ class Subset:
 
     def __init__(self, source: Source, chosen: np.ndarray, found: str = ""):
         self.source, self.chosen = source, np.asarray(chosen, np.int64)
+        self.store_root = getattr(source, "store_root", "")
         self.classes = source.classes
         self.labels = source.labels[self.chosen]
         self.groups: Coded | None = None if source.groups is None else source.groups.take(self.chosen)

@@ -9,6 +9,7 @@ from histojax.data.sources import open_source
 from histojax.data.store import write_store
 from histojax.data.subset import Subset, write_subset
 from histojax.data.synthetic import SyntheticTissue
+from histojax.data.tiles import count_shared
 
 
 def test_a_list_of_kept_tiles_is_a_source(tmp_path):
@@ -28,6 +29,7 @@ def test_a_list_of_kept_tiles_is_a_source(tmp_path):
     assert one.facts.found == f"7 of the 20 tiles of {tmp_path / 's'}, kept by one.csv"
     assert len(two) == 8 and (two.read(7) == folder.read(2)).all() and two.name(7) == folder.name(2)
     assert one.fingerprint() != Subset(store, kept[:-1]).fingerprint()
+    assert count_shared(one, store) == 7 and count_shared(one, folder) == 0
     assert pickle.loads(pickle.dumps(one)).name(3) == one.name(3)
 
 
