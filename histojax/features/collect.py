@@ -87,7 +87,7 @@ def _on_disk(folder: Path, shape: tuple[int, ...], dtype: str) -> np.ndarray:
             return np.memmap(file, dtype, "r+", shape=shape)
     except OSError as error:
         raise UserError(
-            f"{folder}: {size / 2**30:.1f} GiB for the patch tokens of one slide cannot be had "
+            f"{folder}: there is no room for the patch tokens of one slide, {size / 2**20:,.1f} MiB "
             f"({reason(error)}){advice(error)}"
         ) from None
 

@@ -30,11 +30,12 @@ from histojax.features.device import Devices
 from histojax.features.finished import Written, look, write_job
 from histojax.features.folder import EMPTY, FAILED, QUARANTINED, Report
 from histojax.features.jobs import Job, Work
-from histojax.features.reading import Chunk, Pixels, Plan, Planner, Reader
+from histojax.features.reading import CHUNK, Chunk, Pixels, Plan, Planner, Reader
 from histojax.parallel.backend import is_out_of_memory
 
 LOOK_AGAIN_SECONDS = 2.0
-CHUNKS_AHEAD = 4  # of each worker, waiting to be put into a batch
+CHUNKS_AHEAD = 2  # of each worker, waiting to be put into a batch
+CHUNK_BYTES = 16 << 20  # of prepared tiles in a chunk at most
 
 
 @dataclass
@@ -96,6 +97,8 @@ class _Extraction:
         self.models, self.folder = devices.models, written.folder
         self.reader = Reader(devices.rules, work.sources, work.settings, work.check)
         self.summary = Summary(notes=list(work.notes))
+        self.chunk = max(1, min(CHUNK, CHUNK_BYTES // sum(3 * rule.side**2 for rule in devices.rules)))
+        self.held: list[Lock] = []
         self.open: dict[int, _Open] = {}
         self.pending: deque[_Rows] = deque()
         self.in_flight: deque[tuple[Future, list[_Rows]]] = deque()
@@ -128,21 +131,27 @@ class _Extraction:
     def close(self) -> None:
         """Ends the threads and lets go of the slides that are not done."""
         self.writer.shutdown(cancel_futures=True)
-        for one in self.open.values():
-            one.lock.release()
+        for lock in self.held:
+            lock.release()
 
     # from jobs to chunks, in the threads of `ahead`
 
     def _round(self, jobs: Sequence[Job]) -> None:
         """Works on all jobs that are free; the others are in `elsewhere` then."""
         self.elsewhere = []
-        started = self._started(jobs)
+        started: Any = self._started(jobs)
         first = next(started, None)
         if first is None:  # nothing to do: no need to compile anything
             return
-        chunks = self._chunks(chain([first], started))
+        chunks: Any = self._chunks(chain([first], started))
         outcomes: Any = ahead(run(self.reader, chunks, self.workers), CHUNKS_AHEAD * max(1, self.workers))
-        with contextlib.closing(outcomes), ThreadPoolExecutor(1) as starter:
+        # closed from the last one back: each of them may have a thread that takes from the one before
+        with (
+            contextlib.closing(started),
+            contextlib.closing(chunks),
+            contextlib.closing(outcomes),
+            ThreadPoolExecutor(1) as starter,
+        ):
             opening = starter.submit(next, outcomes, None)  # workers start while the programs are compiled
             self.devices.warm_up(self.progress.note)
             began = time.monotonic()
@@ -191,12 +200,9 @@ class _Extraction:
             if lock is None:
                 self.elsewhere.append(job)
                 continue
-            try:
-                self.folder.remove_leftovers(job.name, names)
-                done = look(self.written, job, self.models)
-            except BaseException:
-                lock.release()
-                raise
+            self.held.append(lock)
+            self.folder.remove_leftovers(job.name, names)
+            done = look(self.written, job, self.models)
             if done is None:
                 yield job, lock
                 continue
@@ -216,7 +222,7 @@ class _Extraction:
                 self.open[number] = _Open(job, gathered, lock, 0 if plan is None else plan.rejected)
                 if plan is not None:
                     self.summary.notes += [f"{job.path}: {note}" for note in plan.notes]
-            yield from job.chunks(number, self.work.mpp)
+            yield from job.chunks(number, self.work.mpp, self.chunk)
 
     # from chunks to batches, in the main thread
 

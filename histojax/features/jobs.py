@@ -66,9 +66,9 @@ class Job:
         geometry = geometry_of(settings, plan.mpp, plan.mpp_from, plan.size, plan.footprint, plan.slide_bytes)
         return replace(self, coords=plan.coords, geometry=geometry)
 
-    def chunks(self, number: int, mpp: float | None) -> Iterator[Chunk]:
-        """The units of work of the job with that number."""
-        for part in chunks_of(self.count):
+    def chunks(self, number: int, mpp: float | None, size: int) -> Iterator[Chunk]:
+        """The units of work, of so many tiles, of the job with that number."""
+        for part in chunks_of(self.count, size):
             count = part.stop - part.start
             if self.entry is not None:
                 coords = None if self.coords is None else self.coords[part]

@@ -21,7 +21,7 @@ from histojax.slides.slide import BadSlide, Slide
 from histojax.slides.stain import normaliser
 
 MOST_OPEN = 2  # slides that a worker keeps open: chunks of one slide come in a row
-CHUNK = 64  # tiles of one unit of work
+CHUNK = 64  # tiles of one unit of work, fewer where they are large
 
 
 @dataclass(frozen=True)
