@@ -46,6 +46,7 @@ def test_a_killed_audit_goes_on_and_processes_read(tmp_path, capsys, monkeypatch
         (["synthetic:4", "--against", "synthetic:4"], "named twice"),
         (["synthetic:4", "--write-clean", "x.txt"], "ending in .csv"),
         (["missing"], "missing: does not exist"),
+        (["synthetic:4", "--out", TINY], "tests/tiny.py/hashes"),
         (["a", "--againts", "b"], "did you mean --against?"),
     ],
 )

@@ -16,7 +16,11 @@ SLIDE_SUFFIXES = frozenset(OTHER["whole slides: cut them into tiles"])  # some O
 DICOM = (".dcm", ".dicom")
 TIFF = (".tif", ".tiff")
 PARTS = (".dat", ".ini", ".opt", ".vmh")  # what lies beside slides of MIRAX and Hamamatsu and belongs to them
-NOT_SLIDES, IMAGES = "not slides", "plain images beside slides: name them one by one, or by a pattern"
+NOT_SLIDES, STORES, IMAGES = (
+    "not slides",
+    "tile stores",
+    "plain images beside slides: name them one by one, or by a pattern",
+)
 
 
 @dataclass
@@ -86,6 +90,8 @@ def _walk(folder: Path, found: FoundSlides) -> Iterator[tuple[Path, list[str]]]:
                 found.left_out.append((str(path), HIDDEN))
             elif name.lower() in DRAWINGS:
                 found.left_out.append((str(path), DRAWN))
+            elif (path / "store.json").exists():
+                found.left_out.append((str(path), STORES))
             elif not is_mirax_data(path):
                 kept.append(name)
         folders[:] = kept

@@ -37,6 +37,12 @@ def test_a_folder_with_what_belongs_to_slides(tmp_path):
     )
 
 
+def test_stores_among_the_slides_are_none(tmp_path):
+    touch(tmp_path, "1.svs", "tiles/store.json", "tiles/qc/1.jpg")
+    found = find_slides([tmp_path])
+    assert names(found) == ["1"] and found.left_out == ((str(tmp_path / "tiles"), "tile stores"),)
+
+
 def test_plain_images_are_slides_where_nothing_else_is(tmp_path):
     touch(tmp_path, "a.tif", "b.png")
     assert (
