@@ -15,8 +15,11 @@ from histojax.slides.openslide_file import OpenslideFile
 from histojax.slides.resample import Window, reduce_blocks
 
 CACHE_BYTES = 128 << 20  # decoded tiles that are kept for later windows, per band
-PROBES = 4  # tiles of a level that are compared with OpenSlide's pixels before it is trusted
+PROBES, CANDIDATES, ENOUGH_PX = 3, 64, 16  # tiles of a level, and px of each, that are compared before it is trusted
 ON_PIXEL = 1 / 1024  # px: so close to a whole position OpenSlide does not interpolate
+
+MOST_TRUSTED = 10_000
+_TRUSTED: dict[tuple, bool] = {}  # what was compared in this process: slides are opened again and again
 
 
 class DirectReader:
@@ -26,17 +29,21 @@ class DirectReader:
         """Finds the levels with such tiles; a level is compared with OpenSlide when it is first read."""
         self.file, self._handle = file, -1
         self.levels, self.reason = find_levels(Path(file.path), file.vendor, file.sizes)
-        self._trusted: dict[int, bool] = {}
+        facts = os.stat(file.path)
+        self._version = str(file.path), facts.st_size, facts.st_mtime_ns, facts.st_ino
 
     def takes(self, level: int) -> bool:
         """Whether the tiles of a level are decoded directly; a level whose pixels differ from OpenSlide's is not."""
         if level not in self.levels:
             return False
-        if level not in self._trusted:
-            self._trusted[level] = self._equals_openslide(level)
-            if not self._trusted[level]:
-                self.reason = f"the tiles of level {level} do not decode to OpenSlide's pixels"
-        return self._trusted[level]
+        key = (*self._version, level)
+        if key not in _TRUSTED:
+            if len(_TRUSTED) >= MOST_TRUSTED:
+                _TRUSTED.clear()
+            _TRUSTED[key] = self._equals_openslide(level)
+        if not _TRUSTED[key]:
+            self.reason = f"the tiles of level {level} do not decode to OpenSlide's pixels"
+        return _TRUSTED[key]
 
     def describe(self) -> str:
         """Which levels are decoded how, and why not all directly."""
@@ -72,31 +79,38 @@ class DirectReader:
         return self._handle
 
     def _equals_openslide(self, level: int) -> bool:
-        """Whether the first tile and some of the fullest decode to what OpenSlide reads; damaged ones do not count."""
+        """Whether the first tile and the fullest ones decode to what OpenSlide reads; damaged ones do not count."""
         tiled, compared = self.levels[level], 0
-        fullest = np.argsort(-tiled.counts, axis=None, kind="stable")
-        for place in (0, *fullest[: 4 * PROBES].tolist()):
+        fullest = np.argsort(-tiled.counts, axis=None, kind="stable")[:CANDIDATES]
+        for place in (0, *fullest.tolist()):
             row, column = divmod(int(place), tiled.counts.shape[1])
             try:
-                pixels = tiled.decode(self._open(), row, column)
-                compared += self._compare(level, row, column, pixels)
+                equal = self._equals_at(level, row, column)
             except (Damaged, Unreadable, BadSlide):
                 continue
-            except ValueError:
+            if equal is False:
                 return False
+            compared += equal is True
             if compared == PROBES:
                 break
         return compared > 0
 
-    def _compare(self, level: int, row: int, column: int, pixels: np.ndarray) -> bool:
-        """Whether the comparison could be made (OpenSlide hits whole pixels there); ValueError if pixels differ."""
-        x, y, width, height = self.levels[level].place(row, column)
-        theirs, x_read, y_read = self.file.read(level, x, y, width, height)
-        if max(abs(x_read - x), abs(y_read - y)) > ON_PIXEL:
-            return False
-        if not np.array_equal(pixels, theirs):
-            raise ValueError(f"tile ({row}, {column}) of level {level}")
-        return True
+    def _equals_at(self, level: int, row: int, column: int) -> bool | None:
+        """Whether a tile decodes to what OpenSlide reads; None if OpenSlide hits no whole pixel in it."""
+        tiled = self.levels[level]
+        x, y, width, height = tiled.place(row, column)
+        left, upper = self._first_hit(level, x, width), self._first_hit(level, y, height)
+        if left is None or upper is None:
+            return None
+        theirs, _, _ = self.file.read(level, x + left, y + upper, width - left, height - upper)
+        return np.array_equal(tiled.decode(self._open(), row, column)[upper:, left:], theirs)
+
+    def _first_hit(self, level: int, start: int, length: int) -> int | None:
+        """The first of `length` level px, from `start` on, that OpenSlide reads without interpolating."""
+        for offset in range(max(1, length - ENOUGH_PX)):
+            if abs(self.file.position(level, start + offset) - (start + offset)) < ON_PIXEL:
+                return offset
+        return None
 
     def close(self) -> None:
         """Closes the file."""
@@ -108,14 +122,17 @@ class DirectReader:
 class Band:
     """The decoded tiles that windows of one level share, for windows with the same block."""
 
-    def __init__(self, reader: DirectReader, level: int, windows: Iterable[Window]) -> None:
-        """Counts how often `windows`, all that will be read, need each tile: after its last use it is let go."""
+    def __init__(self, reader: DirectReader, level: int, windows: Iterable[Window] | None) -> None:
+        """Counts how often `windows`, all that will be read, need each tile: after its last use it is let go.
+
+        Without windows, only one is going to be read.
+        """
         self.reader, self.level = reader, level
         self.tiled: TiledLevel = reader.levels[level]
-        self._uses = np.zeros(self.tiled.counts.shape, np.uint32)
-        for window in windows:
+        self._uses = None if windows is None else np.zeros(self.tiled.counts.shape, np.uint32)
+        for window in windows or ():
             rows, columns = self._range(window)
-            self._uses[rows.start : rows.stop, columns.start : columns.stop] += 1
+            self._uses[rows.start : rows.stop, columns.start : columns.stop] += 1  # type: ignore[index]
         self._kept: dict[tuple[int, int], np.ndarray | BadSlide] = {}
         self._bytes = 0
 
@@ -160,9 +177,10 @@ class Band:
             except BadSlide as error:
                 tile = error
             self._keep(key, tile)
-        self._uses[key] -= 1
-        if not self._uses[key]:
-            self._bytes -= getattr(self._kept.pop(key, None), "nbytes", 0)
+        if self._uses is not None:
+            self._uses[key] -= 1
+            if not self._uses[key]:
+                self._bytes -= getattr(self._kept.pop(key, None), "nbytes", 0)
         return tile
 
     def _keep(self, key: tuple[int, int], tile: np.ndarray | BadSlide) -> None:

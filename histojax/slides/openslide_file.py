@@ -61,6 +61,10 @@ class OpenslideFile:
             raise BadSlide(self.shown, f"{where} cannot be read ({in_words(error, self.path)})") from error
         return on_white(np.asarray(image)), at[0] / down, at[1] / down
 
+    def position(self, level: int, x: int) -> float:
+        """Where a read at `x`, level px along either axis, really begins."""
+        return round(x * self._downsamples[level]) / self._downsamples[level]
+
     def associated(self) -> dict[str, tuple[int, int]]:
         """Names and (width, height) of the associated images, as the metadata have them."""
         found = {}

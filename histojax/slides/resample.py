@@ -70,20 +70,22 @@ def _is_whole(start: float, stop: float, step: float) -> bool:
 def resample(pixels: np.ndarray, window: Window, x: float | None = None, y: float | None = None) -> np.ndarray:
     """The tile (height, width, 3) uint8 of a window that was read in blocks; white where the box leaves the level.
 
-    `x`, `y` are where its first pixel lies, level px, if that is not the window's own corner but a fraction beside it.
+    `x`, `y` are where its first pixel lies, level px, if that is not the window's own corner but a fraction beside it:
+    the box is then found that much further, except where the tile needs no resize and is taken as it was read.
     """
     width, height = window.size
     if pixels.size == 0:
         return np.full((height, width, 3), WHITE, np.uint8)
-    x0, y0 = (window.x if x is None else x), (window.y if y is None else y)
-    left, right = ((edge - x0) / window.block for edge in window.box[::2])
-    upper, lower = ((edge - y0) / window.block for edge in window.box[1::2])
+    left, right = ((edge - window.x) / window.block for edge in window.box[::2])
+    upper, lower = ((edge - window.y) / window.block for edge in window.box[1::2])
     pixels, left, right = _pad(pixels, left, right, axis=1)
     pixels, upper, lower = _pad(pixels, upper, lower, axis=0)
     if _is_whole(left, right, (right - left) / width) and _is_whole(upper, lower, (lower - upper) / height):
         row, column = round(upper), round(left)
         return pixels[row : row + height, column : column + width].copy()
-    return lanczos(pixels, (left, upper, right, lower), window.size)
+    aside = 0.0 if x is None else (window.x - x) / window.block
+    below = 0.0 if y is None else (window.y - y) / window.block
+    return lanczos(pixels, (left + aside, upper + below, right + aside, lower + below), window.size)
 
 
 def lanczos(pixels: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]) -> np.ndarray:

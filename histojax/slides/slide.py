@@ -86,10 +86,7 @@ class Slide:
         """
         level, scale = self._level(mpp)
         window = make_window(self.levels[level], x, y, (tile_px, tile_px), scale)
-        (tile,) = self._cuts(level, lambda: [window])
-        if isinstance(tile, BadSlide):
-            raise tile
-        return tile
+        return self._cut(level, window, self._band(level, None))
 
     def tiles(self, coords: Any, tile_px: int, mpp: float) -> Iterator[np.ndarray | BadSlide]:
         """The tiles at `coords` (n, 2), in their order; fastest row by row. A tile that cannot be read is its BadSlide.
@@ -121,12 +118,18 @@ class Slide:
 
     def _cuts(self, level: int, windows: Callable[[], Iterable[Window]]) -> Iterator[np.ndarray | BadSlide]:
         """The tile of each window, or its error; `windows` is called twice: there may be a million of them."""
-        band = Band(self._direct, level, windows()) if self._direct and self._direct.takes(level) else None
+        band = self._band(level, windows)
         for window in windows():
             try:
                 yield self._cut(level, window, band)
             except BadSlide as error:
                 yield error
+
+    def _band(self, level: int, windows: Callable[[], Iterable[Window]] | None) -> Band | None:
+        """What decodes the tiles of a level once for all windows, or for a single one; None for other levels."""
+        if not self._direct or not self._direct.takes(level):
+            return None
+        return Band(self._direct, level, windows() if windows else None)
 
     def _cut(self, level: int, window: Window, band: Band | None) -> np.ndarray:
         if not window.width or not window.height:
