@@ -23,6 +23,7 @@ usage: histojax tile SLIDES... --out DIR [--preset extract|finetune] [flags]
   SLIDES               slides, folders of slides (sub-folders, too), patterns in quotes, or tables (CSV, TSV) with the
                        columns slide, patient, mpp, label in the spellings people have; what OpenSlide reads (svs,
                        ndpi, mrxs, scn, bif, tiff, DICOM ...) and plain images with a given mpp
+  --slides-dir DIR     where the files of a table lie, in sub-folders too (default: beside the table)
   --out DIR            the store: a folder that is missing, empty, or was begun by the same command
 
 what is cut:
@@ -78,7 +79,7 @@ def _main(argv: Sequence[str]) -> int:
     from histojax.data.slide_table import MISSING
     from histojax.slides.mpp import mpp_of_flag
 
-    slides = find_slides(arguments.slides)
+    slides = find_slides(arguments.slides, arguments.slides_dir)
     cli.warn("histojax tile", slides.notes)
     cut = Cut(
         str(expanded(arguments.out)),
@@ -106,7 +107,7 @@ def _parse(argv: Sequence[str]) -> Any:
     parser.add_argument("slides", nargs="+")
     parser.add_argument("--out", required=True)
     add_tile_flags(parser)
-    for flag in ("--mpp", "--include", "--exclude", "--include-class", "--exclude-class"):
+    for flag in ("--mpp", "--include", "--exclude", "--include-class", "--exclude-class", "--slides-dir"):
         parser.add_argument(flag)
     parser.add_argument("--image", default="jpeg", choices=("jpeg", "png"))
     parser.add_argument("--quality", default="90")

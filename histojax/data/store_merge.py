@@ -141,19 +141,15 @@ def _agreed(column: pa.DictionaryArray, slides: np.ndarray, count: int) -> list[
 
 
 def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts as columns: a dict within becomes name_key columns, a list JSON."""
+    """Facts as columns: a dict within becomes name_key columns, a list JSON; nothing is written as nothing."""
     flat: dict[str, Any] = {}
     for key, value in facts.items():
         if isinstance(value, Mapping):
             flat |= {f"{key}_{inner}": v for inner, v in value.items()}
+        elif value is None or value in ([], ()):
+            flat[key] = ""
         else:
-            flat[key] = (
-                (json.dumps(value) if value else "")
-                if isinstance(value, (list, tuple))
-                else ""
-                if value is None
-                else value
-            )
+            flat[key] = json.dumps(value) if isinstance(value, (list, tuple)) else value
     return flat
 
 

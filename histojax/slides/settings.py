@@ -22,7 +22,6 @@ CHECKS = {  # what a tile's own pixels can be rejected for, in this order
     "pen": "ink of a marker, or black that is no stain; tuned to H&E, also leaves ink out of the tissue mask",
     "blur": "out of focus",
 }
-MAX_TILES = "of a slide at most, drawn at random before the checks of pixels"
 STAIN = {  # normalisation of each tile
     "none": "colours as scanned",
     "macenko": "haematoxylin and eosin separated, their directions and strengths made those of a reference",
