@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from histojax.common.first_bytes import known_start
+
 FORMATS = {  # Pillow's name: the suffixes its files come with
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "PNG": (".png", ".apng"),
@@ -36,16 +38,8 @@ OTHER = {  # what a file is that is no tile, and its suffixes
 }
 OTHER_OF = {suffix: what for what, suffixes in OTHER.items() for suffix in suffixes}
 
-STARTS = (  # first bytes of files that carry a tile's name and are none
-    (b"version https://git-lfs", "a Git LFS pointer, not the image: run `git lfs pull`"),
-    (b"<!DOCTYPE", "a web page, not an image: the download failed"),
-    (b"<html", "a web page, not an image: the download failed"),
-    (b"<?xml", "an XML file, not an image"),
-    (b"{", "a JSON or text file, not an image"),
-    (b"PK\x03\x04", "a zip archive, not an image: unpack it"),
-    (b"\x1f\x8b", "a gzip archive, not an image: unpack it"),
+STARTS = (  # first bytes of images that are not read
     (b"%PDF", "a PDF, not an image: save it as .png"),
-    (b"\x89HDF", "an HDF5 file, not an image"),
     (b"\x93NUMPY", "a NumPy array, not an image: save it as .png"),
     (b"8BPS", "a Photoshop file: save it as .png"),
     (b"\xff\x0a", "a JPEG XL image, which is not read: save it as .png"),
@@ -69,10 +63,11 @@ def suffix_of(name: str) -> str:
 def what_it_is(start: bytes) -> str:
     """What a file is that no image reader knows, by its first bytes, in words."""
     for prefix, what in STARTS:
-        if start.lower().startswith(prefix.lower()):
+        if start.startswith(prefix):
             return what
-    if not start.strip(b"\0"):
-        return "only zero bytes: the copy or download was interrupted"
+    known = known_start(start, "image", "an image")
+    if known:
+        return known
     if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"mif1", b"heim", b"hevc"):
         return "a HEIC image, which is not read: save it as .png"
     if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):

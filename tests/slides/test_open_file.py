@@ -19,7 +19,7 @@ FILES = {
     "page.svs": (b"<!doctype html><title>404</title>", "a web page"),
     "zip.svs": (b"PK\x03\x04\0\0", "a zip archive"),
     "zeros.ndpi": (bytes(4096), "only zero bytes"),
-    "a.czi": (b"ZISRAWFILE\0\0\0\0", "a Zeiss .czi file"),
+    "a.czi": (b"ZISRAWFILE\0\0\0\0", "Zeiss .czi files are not read"),
     "a.isyntax": (b"\x01\x02\x03", "Philips .isyntax files are not read"),
     "bytes.svs": (b"\x01\x02\x03", "no slide or image that is read"),
     "stub.svs": (b"II*\0\x08\0\0\0", "a damaged TIFF"),
