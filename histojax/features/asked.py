@@ -15,10 +15,10 @@ from histojax.common.files import expanded
 from histojax.common.progress import Progress
 from histojax.common.work import Outcome, cluster_gpus, run
 from histojax.features.device import Devices, Model, check_tokens
-from histojax.features.extract import Summary, extract
+from histojax.features.extract import Summary, extract, told
 from histojax.features.finished import Written
 from histojax.features.folder import FAILED, QUARANTINED, JobFolder, Report, geometry_name
-from histojax.features.jobs import Work, find_work
+from histojax.features.jobs import Job, Work, find_work
 from histojax.features.reading import NO_MARKS, Marks
 from histojax.slides.settings import TileSettings
 from histojax.zoo.encoder import load_encoder
@@ -149,10 +149,11 @@ def run_on_ray(asked: Asked, *, workers: int, shard: tuple[int, int] = (0, 1)) -
     summary = Summary(notes=list(work.notes))
     progress = Progress(len(jobs), unit="slide", items="tiles")
     reports: dict[str, Report] = {}
-    units = [(_absolute(asked), job.name) for job in jobs]
+    by_name = {job.name: job for job in jobs}
+    units = [(_absolute(asked), name) for name in by_name]
     try:
         for outcome in run(extract_one, units, workers, executor="ray", gpus=gpus):
-            report, tiles = _of_outcome(outcome, {job.name: job.path for job in jobs})
+            report, tiles = _of_outcome(outcome, by_name)
             reports[report.slide] = report
             summary.tiles += tiles
             summary.before += not tiles and not report.reason
@@ -173,12 +174,12 @@ def _told(summary: Summary, written: Written) -> Summary:
     return summary
 
 
-def _of_outcome(outcome: Outcome, paths: dict[str, str]) -> tuple[Report, int]:
+def _of_outcome(outcome: Outcome, jobs: dict[str, Job]) -> tuple[Report, int]:
     if not outcome.error:
         return outcome.value
-    name = outcome.unit[1]
+    job = jobs[outcome.unit[1]]
     state = QUARANTINED if outcome.quarantined else FAILED
-    return Report(name, paths[name], state=state, reason=outcome.error), 0
+    return told(Report(job.name, job.path, state=state, reason=outcome.error), job), 0
 
 
 def _absolute(asked: Asked) -> Asked:

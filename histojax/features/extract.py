@@ -124,7 +124,7 @@ class _Extraction:
                     time.sleep(LOOK_AGAIN_SECONDS)
         finally:
             self.progress.close()
-        self.summary.reports = [self.reports[job.name] for job in jobs]
+        self.summary.reports = [told(self.reports[job.name], job) for job in jobs]
         self.summary.seconds = time.monotonic() - began
         return self.summary
 
@@ -219,10 +219,13 @@ class _Extraction:
             number = numbers[job.name]
             gathered = Gathered(job.count, widths, self.written.save, folders)
             with self.guard:
-                self.open[number] = _Open(job, gathered, lock, 0 if plan is None else plan.rejected)
+                self.open[number] = _Open(job, gathered, lock, job.rejected if plan is None else plan.rejected)
                 if plan is not None:
                     self.summary.notes += [f"{job.path}: {note}" for note in plan.notes]
-            yield from job.chunks(number, self.work.mpp, self.chunk)
+            for chunk in job.chunks(number, self.work.mpp, self.chunk):
+                if number not in self.open:  # one of its chunks failed, or ended every process that tried it
+                    break
+                yield chunk
 
     # from chunks to batches, in the main thread
 
@@ -348,6 +351,11 @@ class _Extraction:
         step = self.summary.tiles if self.by_tile else len(self.reports)
         self.progress.update(step, tiles, idle - self.idle_told)
         self.idle_told = idle
+
+
+def told(report: Report, job: Job) -> Report:
+    """The same, with the patient and the label of the slide."""
+    return replace(report, patient=job.patient, label=job.label)
 
 
 @dataclass

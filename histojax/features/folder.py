@@ -4,7 +4,7 @@
       patches/SLIDE_patches.h5        coordinates of the tiles
       features_ENCODER/SLIDE.h5       their features (feature_file.py)
       extract.json                    what chose the tiles, and the encoders with their hashes
-      slides.csv                      a row a slide: tiles, skipped, rejected, state, reason
+      slides.csv                      a row a slide: tiles, skipped, rejected, state, reason, patient, label
       failed.csv                      the rows of those that gave no features
 
 Patches without a slide have no magnification: their files lie in OUT/features_ENCODER.
@@ -46,6 +46,8 @@ class Report:
     rejected: int = 0
     state: str = DONE
     reason: str = ""
+    patient: str = ""
+    label: str = ""
 
 
 def geometry_name(geometry: Geometry) -> str:

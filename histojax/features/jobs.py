@@ -39,6 +39,8 @@ class Job:
         coords: (n, 2) level-0 pixels, where they are known before the slide is opened.
         geometry: of its tiles, as far as that is known.
         labelled: whether names, labels and groups of the source are kept.
+        rejected: places that became no tile when a store was cut.
+        patient, label: of the slide, where a table or store tells them.
     """
 
     name: str
@@ -49,6 +51,9 @@ class Job:
     coords: np.ndarray | None = None
     geometry: Geometry = NOT_KNOWN
     labelled: bool = False
+    rejected: int = 0
+    patient: str = ""
+    label: str = ""
 
     @property
     def planned(self) -> bool:
@@ -193,7 +198,9 @@ def _patches_of(spec: str) -> Source | None:
 
 def _of_slides(specs: Sequence[str], settings: TileSettings, mpp: float | None) -> Work:
     found = find_slides(specs)
-    jobs = tuple(Job(entry.name, str(entry.path), entry) for entry in found.entries)
+    jobs = tuple(
+        Job(entry.name, str(entry.path), entry, patient=entry.patient, label=entry.label) for entry in found.entries
+    )
     notes, left_out = tuple(found.notes), tuple(found.left_out)
     return Work(jobs, (), settings, True, mpp, notes=notes, left_out=left_out)
 
@@ -233,14 +240,15 @@ def _slides_of(source: Any, number: int, settings: TileSettings) -> Iterator[Job
         facts = index.slides.get(name, {})
         geometry = geometry_of(settings, **_facts(facts, settings))
         where = coords[rows] if coords is not None else None
+        rejected = sum(int(count) for title, count in facts.items() if title.startswith("rejected") and count)
+        known: dict[str, Any] = {"coords": where, "geometry": geometry, "rejected": rejected}
+        known |= {key: facts.get(key, "") for key in ("patient", "label")}
         if isinstance(source, StoredTiles):
-            yield Job(
-                name or Path(source.root).name, facts.get("path") or source.root, None, number, rows, where, geometry
-            )
-            continue
-        path = source.slide_path(name)
-        entry = SlideEntry(path, name, mpp=geometry.slide_mpp)
-        yield Job(name, str(path), entry, number, None, where, geometry)
+            path = facts.get("path") or source.root
+            yield Job(name or Path(source.root).name, path, source=number, numbers=rows, **known)
+        else:
+            entry = SlideEntry(source.slide_path(name), name, mpp=geometry.slide_mpp)
+            yield Job(name, str(entry.path), entry, number, **known)
 
 
 def _facts(row: dict[str, str], settings: TileSettings) -> dict[str, Any]:

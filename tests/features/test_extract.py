@@ -12,6 +12,7 @@ import h5py
 import jax
 import numpy as np
 import pytest
+from deadly_reader import Deadly
 from PIL import Image
 from tiny_encoders import TILE, encoder, picture, write_slide
 
@@ -92,7 +93,7 @@ def test_features_are_those_of_the_encoder(tmp_path, slides, tiny):
         assert found.origin.preprocess_sha256 == tiny.preprocess_hash and found.origin.read_from == "slides"
     assert summary.tiles == 12 + 4 + 3 and summary.count("done") == 3 and summary.before == 0
     rows = (base / "slides.csv").read_text().splitlines()
-    assert rows[1] == f"s0,{slides / 's0.png'},12,0,0,done," and len(rows) == 4
+    assert rows[1] == f"s0,{slides / 's0.png'},12,0,0,done,,," and len(rows) == 4
     assert len((base / "failed.csv").read_text().splitlines()) == 1
     assert json.loads((base / "extract.json").read_text())["encoders"]["tiny"]["weights_sha256"] == "random-0"
 
@@ -218,6 +219,16 @@ def test_bad_tiles_and_bad_slides_are_named_and_survived(tmp_path, slides, tiny,
     assert job(names, tmp_path / "out", [("tiny", tiny)], settings).before == 2  # the others are tried again
 
 
+def test_a_slide_that_kills_its_readers_is_quarantined(tmp_path, slides, tiny, monkeypatch):
+    write_slide(slides / "s1.png", (20, 20))  # seven chunks, of which one is tried three times, and then no other
+    monkeypatch.setattr(flow, "Reader", Deadly)
+    monkeypatch.setattr(flow, "CHUNKS_AHEAD", 1)
+    summary = job(sorted(slides.iterdir()), tmp_path / "out", [("tiny", tiny)], workers=1)
+    assert [report.state for report in summary.reports] == ["done", "quarantined", "done"]
+    assert "3 processes that worked on it ended (SIGKILL" in summary.reports[1].reason
+    assert len((slides / "s1.tries").read_text()) <= 6
+
+
 def test_tiles_that_fail_the_checks_are_left_out(tmp_path, tiny):
     image = picture(4 * TILE, 2 * TILE)
     image[:TILE, :TILE] = 240
@@ -240,7 +251,8 @@ def make_store(root, slides, kind):
         tiles, places = tiles_of(path)
         data = [b"" if kind == COORDINATES else encoded(tile) for tile in tiles]
         rows = [Tile(one, "", path.stem, int(x), int(y)) for one, (x, y) in zip(data, places)]
-        facts = {"path": str(path), "mpp": 1.0, "mpp_from": "given", "footprint": 32.0}
+        facts = {"path": str(path), "mpp": 1.0, "mpp_from": "given", "footprint": 32.0, "rejected": {"blur": 2}}
+        facts |= {"patient": f"P{path.stem}", "label": "MSI"}
         write_part(root, path.stem, rows, {**facts, "width": 128, "height": 96}, coordinates=kind == COORDINATES)
         names.append(path.stem)
     finish_store(root, names)
@@ -267,7 +279,9 @@ def test_stores_give_the_features_of_their_slides(tmp_path, slides, tiny, kind):
         np.testing.assert_array_equal(one.coords, other.coords)
         assert one.origin.read_from == ("slides" if kind == COORDINATES else "store (png)")
         assert one.origin.selection_sha256 == other.origin.selection_sha256
-    assert job(store, tmp_path / "a", [("tiny", tiny)], kind="auto").before == 3
+    again = job(store, tmp_path / "a", [("tiny", tiny)], kind="auto")
+    assert again.before == 3 and again.reports == summary.reports
+    assert (again.reports[1].rejected, again.reports[1].patient, again.reports[1].label) == (2, "Ps1", "MSI")
 
 
 @pytest.fixture
