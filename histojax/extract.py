@@ -26,6 +26,7 @@ usage: histojax extract --encoder NAME|RUN [--encoder ...] --input STORE|SLIDES|
                        columns slide, patient, mpp, label; or patches without a slide: an image folder (sub-folders are
                        classes), a table (file,label,patient), a zip. If that is not told apart: --kind stores, slides
                        or patches
+  --slides-dir DIR     where the files of a table lie, in sub-folders too (default: beside the table)
   --out DIR            DIR/10x_256px_0px_overlap/{{patches,features_NAME}}/SLIDE.h5 for tiles of slides,
                        DIR/features_NAME/FOLDER.h5 for patches. With extract.json, slides.csv and failed.csv
   --which NAME         teacher (default) or student, where a run or file has both
@@ -110,17 +111,7 @@ def _main(argv: Sequence[str]) -> int:
 def _checked(values: Any) -> dict[str, Any]:
     """The fields of features.asked.Asked; raises UserError for values that cannot be, before anything is loaded."""
     batch = None if values.batch_size == "auto" else cli.whole_number("--batch-size", values.batch_size, 1, 1 << 20)
-    copied = (
-        "out",
-        "kind",
-        "which",
-        "pooling",
-        "positions",
-        "dtype",
-        "save",
-        "commercial",
-        "offline",
-    )
+    copied = "out slides_dir kind which pooling positions dtype save commercial offline".split()
     return {
         "encoders": _encoders(values.encoder, values.weights or []),
         "inputs": tuple(values.input),
@@ -148,7 +139,13 @@ def _parse(argv: Sequence[str]) -> Any:
     parser.add_argument("--input", nargs="+", action="extend", required=True)
     parser.add_argument("--out", required=True)
     add_tile_flags(parser)
-    for flag in ("--mpp", "--pooling", "--positions", *(f"--{name.replace('_', '-')}" for name in MARKS)):
+    for flag in (
+        "--mpp",
+        "--slides-dir",
+        "--pooling",
+        "--positions",
+        *(f"--{name.replace('_', '-')}" for name in MARKS),
+    ):
         parser.add_argument(flag)
     parser.add_argument("--which", choices=("teacher", "student"))
     parser.add_argument("--kind", default="auto", choices=("auto", "slides", "stores", "patches"))

@@ -55,6 +55,7 @@ class Asked:
         settings: of tiles from slides.
         mpp: of slides that do not tell theirs.
         marks: annotations that slides are cut by.
+        slides_dir: where the files of a table lie.
         kind: of the inputs, a key of jobs.KINDS.
         which: teacher or student.
         pooling, positions: other than the encoder's own.
@@ -71,6 +72,7 @@ class Asked:
     settings: TileSettings
     mpp: float | None = None
     marks: Marks = NO_MARKS
+    slides_dir: str | None = None
     kind: str = "auto"
     which: str | None = None
     pooling: str | None = None
@@ -84,7 +86,7 @@ class Asked:
 
     def work(self) -> Work:
         """What there is to do."""
-        return find_work(self.inputs, self.settings, self.mpp, self.kind, self.marks)
+        return find_work(self.inputs, self.settings, self.mpp, self.kind, self.marks, self.slides_dir)
 
     def models(self) -> list[Model]:
         """The encoders, loaded; raises UserError for two of one name."""
@@ -192,7 +194,8 @@ def _absolute(asked: Asked) -> Asked:
     inputs = tuple(str(whole(text)) for text in asked.inputs)
     out = str(expanded(asked.out).absolute())
     marks = dataclasses.replace(asked.marks, include=whole(asked.marks.include), exclude=whole(asked.marks.exclude))
-    return dataclasses.replace(asked, encoders=encoders, inputs=inputs, out=out, marks=marks)
+    placed = dataclasses.replace(asked, encoders=encoders, inputs=inputs, out=out, marks=marks)
+    return dataclasses.replace(placed, slides_dir=whole(asked.slides_dir))
 
 
 def _wanted_at(one: Wanted, whole: Callable[[str | None], str | None]) -> Wanted:

@@ -155,22 +155,23 @@ def find_work(
     mpp: float | None = None,
     kind: str = "auto",
     marks: Marks = NO_MARKS,
+    slides_dir: str | None = None,
 ) -> Work:
     """What `--input` names: stores, or folders, tables and archives of patches, or slides in any of their ways.
 
-    `settings`, `mpp` and `marks` are for slides; a store has its own. Raises UserError for inputs of
-    several kinds, for names that occur twice, and as the openers do.
+    `settings`, `mpp` and `marks` are for slides; a store has its own. `slides_dir` is where the files of a table lie.
+    Raises UserError for inputs of several kinds, for names that occur twice, and as the openers do.
     """
-    kinds = {_kind(spec) for spec in specs} if kind == "auto" else {kind}
+    kinds = {_kind(spec, slides_dir) for spec in specs} if kind == "auto" else {kind}
     if len(kinds) > 1:
         raise UserError(f"--input: {' and '.join(sorted(kinds))} together: extract them one after the other")
     if kinds == {"slides"}:
-        return replace(_of_slides(specs, settings, mpp), marks=marks)
+        return replace(_of_slides(specs, settings, mpp, slides_dir), marks=marks)
     sources = tuple(open_source(spec) for spec in specs)
     return _of_stores(sources) if kinds == {"stores"} else _of_patches(specs, sources)
 
 
-def _kind(spec: str) -> str:
+def _kind(spec: str, slides_dir: str | None) -> str:
     """stores, patches or slides: by looking at what it is, not at its name alone."""
     path = expanded(spec)
     if path.is_dir() and ((path / "store.json").exists() or any(path.glob("*.arrayrecord"))):
@@ -180,7 +181,7 @@ def _kind(spec: str) -> str:
     if path.is_file() and path.suffix.lower() not in TABLES:
         return "slides"
     try:
-        slides = find_slides([spec]).entries
+        slides = find_slides([spec], slides_dir).entries
     except UserError:
         return "slides" if not path.exists() or _patches_of(spec) is None else "patches"
     pictures = all(entry.path.is_file() and is_tile_name(entry.path.name) for entry in slides)
@@ -196,8 +197,8 @@ def _patches_of(spec: str) -> Source | None:
         return None
 
 
-def _of_slides(specs: Sequence[str], settings: TileSettings, mpp: float | None) -> Work:
-    found = find_slides(specs)
+def _of_slides(specs: Sequence[str], settings: TileSettings, mpp: float | None, slides_dir: str | None) -> Work:
+    found = find_slides(specs, slides_dir)
     jobs = tuple(
         Job(entry.name, str(entry.path), entry, patient=entry.patient, label=entry.label) for entry in found.entries
     )
