@@ -139,14 +139,8 @@ def _parse(argv: Sequence[str]) -> Any:
     parser.add_argument("--input", nargs="+", action="extend", required=True)
     parser.add_argument("--out", required=True)
     add_tile_flags(parser)
-    for flag in (
-        "--mpp",
-        "--slides-dir",
-        "--pooling",
-        "--positions",
-        *(f"--{name.replace('_', '-')}" for name in MARKS),
-    ):
-        parser.add_argument(flag)
+    for name in ("mpp", "slides_dir", "pooling", "positions", *MARKS):
+        parser.add_argument(f"--{name.replace('_', '-')}")
     parser.add_argument("--which", choices=("teacher", "student"))
     parser.add_argument("--kind", default="auto", choices=("auto", "slides", "stores", "patches"))
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))

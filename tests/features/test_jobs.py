@@ -50,7 +50,8 @@ def test_a_single_image_is_a_slide(images):
 
 
 def test_tables_of_slides_and_of_patches(tmp_path, images):
-    write_pyramid(tmp_path / "in" / "x.svs" if (tmp_path / "in").mkdir() is None else None, picture(500, 400), mpp=0.5)
+    (tmp_path / "in").mkdir()
+    write_pyramid(tmp_path / "in" / "x.svs", picture(500, 400), mpp=0.5)
     (tmp_path / "slides.csv").write_text("slide,patient,mpp,label\nx.svs,P1,0.25,MSI\n")
     found = work(tmp_path / "slides.csv", slides_dir=str(tmp_path / "in"))
     (job,) = found.jobs
