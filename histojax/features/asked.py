@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import jax
 
@@ -23,7 +24,9 @@ from histojax.features.reading import NO_MARKS, Marks
 from histojax.slides.settings import TileSettings
 from histojax.zoo.encoder import load_encoder
 from histojax.zoo.run_weights import find_run
+from histojax.zoo.table import is_known
 
+WITHIN_A_RUN = {"export", "meta", "timm", "checkpoints", "model.safetensors"}  # no name of their own
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
@@ -103,7 +106,7 @@ class Asked:
                 offline=self.offline,
                 dtype=self.dtype,
             )
-            model = Model(folder or _file_name(encoder.record.name), encoder, self.tokens)
+            model = Model(folder or _folder_of(what, encoder.record.name), encoder, self.tokens)
             check_tokens(model)
             if any(one.name == model.name for one in models):
                 raise UserError(
@@ -119,7 +122,13 @@ class Asked:
         return Written(folder, work, self.save, self.dtype)
 
 
-def _file_name(name: str) -> str:
+def _folder_of(what: str, record: str) -> str:
+    """The name under which features are filed: of a path its own, mine of runs/mine and mine_200 of a checkpoint."""
+    path = expanded(what)
+    name = record
+    if path.exists() and not is_known(what):
+        own = [part for part in path.absolute().parts if part not in WITHIN_A_RUN]
+        name = f"{own[-2]}_{own[-1]}" if own[-1].isdigit() else Path(own[-1]).stem
     return re.sub(r"[^A-Za-z0-9._+-]+", "_", name)
 
 
