@@ -52,7 +52,7 @@ def test_a_run_on_slides(run, slides, tmp_path, capsys):
     assert extract(run, slides, tmp_path) == 0
     said = capsys.readouterr()
     assert "slides      2: 2 done now, 0 before, 0 could not be used" in said.out and "12 computed now" in said.out
-    found = read_features(tmp_path / "10x_32px_0px_overlap/features_tiny_vit_micro/s0.h5")
+    found = read_features(tmp_path / "10x_32px_0px_overlap/features_mine/s0.h5")
     tiles = np.stack([picture(96, 64)[y : y + 32, x : x + 32] for y in (0, 32) for x in (0, 32, 64)])
     np.testing.assert_allclose(found.features, load_encoder(run)(tiles), rtol=1e-4, atol=1e-4)
     assert found.origin.encoder == "tiny_vit_micro" and found.origin.licences[0].what == "uni"
@@ -63,10 +63,10 @@ def test_a_run_on_slides(run, slides, tmp_path, capsys):
 def test_student_beside_teacher(run, slides, tmp_path, capsys):
     assert extract(run, slides, tmp_path) == 0
     assert extract(run, slides, tmp_path, "--which", "student") == 2
-    assert "begun with another tiny_vit_micro (weights was" in capsys.readouterr().err
+    assert "begun with another mine (weights was" in capsys.readouterr().err
     assert extract(f"student={run}", slides, tmp_path, "--which", "student") == 0
     folder = tmp_path / "10x_32px_0px_overlap"
-    one, other = (read_features(folder / f"features_{name}/s0.h5") for name in ("tiny_vit_micro", "student"))
+    one, other = (read_features(folder / f"features_{name}/s0.h5") for name in ("mine", "student"))
     assert one.origin.weights_sha256 != other.origin.weights_sha256 and (one.features != other.features).any()
 
 
@@ -74,7 +74,7 @@ def test_patches_and_a_slide_that_cannot_be_used(run, slides, tmp_path, capsys):
     (tmp_path / "in" / "TUM").mkdir(parents=True)
     Image.fromarray(picture(32, 32)).save(tmp_path / "in" / "TUM" / "a.png")
     assert extract(run, tmp_path / "in", tmp_path / "out", "patches") == 0
-    assert read_features(tmp_path / "out/features_tiny_vit_micro/in.h5").names.tolist() == ["TUM/a.png"]
+    assert read_features(tmp_path / "out/features_mine/in.h5").names.tolist() == ["TUM/a.png"]
     (tmp_path / "none.svs").write_bytes(b"")
     assert extract(run, tmp_path / "none.svs", tmp_path / "slides", "--input", str(slides)) == 1
     assert "failed" in capsys.readouterr().out
@@ -122,7 +122,7 @@ def test_slides_as_tasks_on_ray(run, slides, tmp_path, capsys, monkeypatch):
         ray.shutdown()
     assert extract(run, slides, tmp_path / "here") == 0
     for name in ("s0", "s1"):
-        path = f"10x_32px_0px_overlap/features_tiny_vit_micro/{name}.h5"
+        path = f"10x_32px_0px_overlap/features_mine/{name}.h5"
         one, other = read_features(tmp_path / "ray" / path), read_features(tmp_path / "here" / path)
         np.testing.assert_allclose(one.features, other.features, rtol=1e-4, atol=1e-4)
         assert one.origin == other.origin
