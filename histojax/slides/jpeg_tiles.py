@@ -28,15 +28,9 @@ CODECS: dict[int, str] = {7: "JPEG", 33005: "JPEG 2000"}  # tag Compression; the
 MARKER_WITHIN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 HOLE = bytes(64)  # so many zeros are rather a lost sector than picture
 CORNER_PX, NOTHING_LEFT = 8, 128  # the last block, and the grey of one without data
-TIFF_ERRORS = (
-    OSError,
-    ValueError,
-    KeyError,
-    IndexError,
-    TypeError,
-    AttributeError,
-    struct.error,
-    tifffile.TiffFileError,
+TIFF_ERRORS = (  # what tifffile raises at damaged files
+    *(OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, ArithmeticError),
+    *(struct.error, tifffile.TiffFileError),
 )
 
 

@@ -17,6 +17,7 @@ from histojax.slides.plain_image import PlainImage, plain_format
 from histojax.slides.what_it_is import what_it_is
 
 START_BYTES = 512
+MOST_SIDE_PX, MOST_TILE_PIXELS = 1 << 22, 1 << 28  # beyond them a header is damaged, whatever it says
 
 
 class SlideFile(Protocol):
@@ -46,11 +47,22 @@ def open_file(path: Path) -> SlideFile:
         path = first_of_series(path, shown)
     start = _start(path, shown)
     if openslide.OpenSlide.detect_format(path) or start[128:132] == b"DICM":
-        return OpenslideFile(path, shown)
+        return _with_pixels(OpenslideFile(path, shown), shown)
     kind = plain_format(start)
     if not kind:
         raise BadSlide(shown, what_it_is(start, path.name))
-    return PlainImage(path, shown, kind)
+    return _with_pixels(PlainImage(path, shown, kind), shown)
+
+
+def _with_pixels(file: SlideFile, shown: str) -> SlideFile:
+    """The file, if its levels have pixels and tiles of a possible size; raises BadSlide."""
+    for i, (width, height) in enumerate(file.sizes):
+        tile = [file.properties.get(f"openslide.level[{i}].tile-{side}", "1") for side in ("width", "height")]
+        sides = 1 <= min(width, height) <= max(width, height) <= MOST_SIDE_PX
+        if not sides or int(tile[0]) * int(tile[1]) > MOST_TILE_PIXELS:  # OpenSlide aborts where memory ends
+            file.close()
+            raise BadSlide(shown, f"damaged: its level {i} has {width}x{height} px in tiles of {'x'.join(tile)} px")
+    return file
 
 
 def _start(path: Path, shown: str) -> bytes:

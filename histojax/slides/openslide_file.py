@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,7 +30,7 @@ class OpenslideFile:
         self._slide = self._open()
         self.vendor: str = self._slide.properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown")
         self.sizes = tuple((int(w), int(h)) for w, h in self._slide.level_dimensions)
-        self.properties: Mapping[str, str] = dict(self._slide.properties)
+        self.properties: Mapping[str, str] = _readable(self._slide.properties)
         self._downsamples = self._slide.level_downsamples
 
     def _open(self) -> openslide.OpenSlide:
@@ -85,6 +86,15 @@ class OpenslideFile:
     def close(self) -> None:
         """Closes the file."""
         self._slide.close()
+
+
+def _readable(properties: Mapping[str, str]) -> dict[str, str]:
+    """The properties whose names can be looked up: one that is no UTF-8 is listed, but not found."""
+    found = {}
+    for name in properties:
+        with contextlib.suppress(KeyError):
+            found[name] = properties[name]
+    return found
 
 
 def on_white(rgba: np.ndarray) -> np.ndarray:

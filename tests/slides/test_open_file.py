@@ -4,6 +4,7 @@ import os
 import pickle
 
 import pytest
+import tifffile
 from dicom_series import write_series
 from PIL import Image
 from pyramids import picture, write_pyramid
@@ -64,6 +65,22 @@ def test_a_truncated_slide_says_so(tmp_path):
     path = write_pyramid(tmp_path / "a.svs", SMALL)
     path.write_bytes(path.read_bytes()[:-2000])
     assert "truncated" in refused(path)
+
+
+@pytest.mark.parametrize(("tag", "value"), [("ImageWidth", 0), ("ImageLength", 1 << 30), ("TileWidth", 1 << 29)])
+def test_a_damaged_directory_is_refused(tmp_path, tag, value):
+    path = write_pyramid(tmp_path / "a.svs", SMALL, downsamples=(1,))
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages[0].tags[tag].overwrite(value, dtype="I")
+    reason = refused(path)
+    assert "damaged" in reason or "OpenSlide cannot read it" in reason
+
+
+def test_metadata_whose_names_are_no_utf8_are_passed_over(tmp_path):
+    path = write_pyramid(tmp_path / "a.svs", SMALL)
+    path.write_bytes(path.read_bytes().replace(b"AppMag = 40", b"App\xe9ag = 40"))
+    with open_slide(path) as slide:
+        assert slide.mpp == 0.25
 
 
 def test_a_dicom_series_is_a_folder_or_any_of_its_files(tmp_path):
