@@ -2,7 +2,7 @@
 
 The rule, one for all tiles and thumbnails: let a pixel asked for be f level px wide, f = k * r with k whole. First each
 block of k x k level px becomes its mean (blocks are counted from the level's origin, so they are the same for every
-tile), then Lanczos, antialiased, over the remaining 1 <= r < 2 at the tile's exact, fractional position. Where the
+tile), then Lanczos, antialiased, over the remaining 0.98 <= r < 2 at the tile's exact, fractional position. Where the
 remainder is 1 and the position whole to a twentieth of a pixel, pixels are taken as they are. A tile therefore equals
 the same place of the whole level resized; the box of a tile is honoured to a small fraction of a pixel at every mpp.
 
@@ -112,7 +112,9 @@ def _lanczos_weights(start: float, stop: float, size: int, length: int) -> csr_a
     weights = np.where(outside, 0.0, np.sinc(at) * np.sinc(at / SUPPORT))
     weights = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
     rows = np.arange(0, size * taps + 1, taps, dtype=np.int32)
-    return csr_array((weights.ravel(), pixels.clip(0, length - 1).ravel(), rows), shape=(size, length))
+    matrix = csr_array((weights.ravel(), pixels.clip(0, length - 1).ravel(), rows), shape=(size, length))
+    matrix.eliminate_zeros()
+    return matrix
 
 
 def reduce_blocks(pixels: np.ndarray, block: int) -> np.ndarray:
