@@ -86,17 +86,20 @@ def _show(found: list[dict[str, Any]], as_json: bool) -> None:
 def _describe_all(specs: Sequence[str], mpp: str | None) -> tuple[list[dict[str, Any]], list[str]]:
     """The facts of each slide that can be opened, and a sentence on each that cannot."""
     from histojax.data.slide_list import find_slides
+    from histojax.data.slide_table import MISSING
     from histojax.slides.bad_slide import BadSlide
     from histojax.slides.info import describe
 
     found, bad = [], []
     for spec in specs:
         try:
-            entries = find_slides([spec]).entries
+            slides = find_slides([spec])
         except UserError as error:
             bad.append(str(error))
             continue
-        for entry in entries:
+        cli.warn(COMMAND, slides.notes)
+        bad += [f"{name}: does not exist" for name, reason in slides.left_out if reason == MISSING]
+        for entry in slides.entries:
             try:
                 found.append(describe(entry.path, mpp if mpp is not None else entry.mpp))
             except BadSlide as error:

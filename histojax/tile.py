@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,8 @@ thresholds:
 {thresholds_help()}
 
 the store: tiles/ (ArrayRecord), index.arrow, slides.csv, tiles.csv, qc/SLIDE.jpg (look at them), contours_geojson/ (the
-tissue, for QuPath), skipped.csv (what could not be read), summary.json. Killed at any moment, the same command goes on.
+tissue, for QuPath), skipped.csv (what could not be read or found), left_out.csv (what is no slide), summary.json
+(of a job array one a job). Killed at any moment, the same command goes on.
 
 examples:
   histojax tile slides/ --out stores/mine                              256 px at 1.0 mpp, for features
@@ -95,7 +97,13 @@ def _main(argv: Sequence[str]) -> int:
     )
     workers = cli.whole_number("--workers", arguments.workers, 0, 4096)
     summary = cut_slides(
-        slides.entries, cut, workers=workers, executor=arguments.executor, shard=shard, tiles_csv=arguments.tiles_csv
+        slides.entries,
+        cut,
+        workers=workers,
+        executor=arguments.executor,
+        shard=shard,
+        tiles_csv=arguments.tiles_csv,
+        left_out=slides.left_out,
     )
     print(in_words(summary, cut.out, slides.left_out))
     missing = any(reason == MISSING for _, reason in slides.left_out)
@@ -137,7 +145,8 @@ def in_words(summary: Any, out: str, left_out: Sequence[tuple[str, str]] = ()) -
     lines += [f"look        {many}" for many in _listed(_too_many_rejected(summary.reports))]
     lines += [f"{report.state:11s} {report.path}: {report.why}" for report in summary.failures]
     if left_out:
-        lines.append(f"left out    {len(left_out)} of the files, e.g. {left_out[0][0]} ({left_out[0][1]})")
+        lines += [f"left out    {reason}" for reason in _reasons(left_out)]
+        lines.append(f"            all {len(left_out)} are listed in {Path(out) / 'left_out.csv'}")
     lines.append(f"seconds     {summary.seconds:.1f} ({hms(summary.seconds)})")
     lines.append(f"look at     {Path(out) / 'qc'}")
     return "\n".join(lines)
@@ -151,6 +160,12 @@ def _too_many_rejected(reports: Sequence[Any]) -> list[str]:
         for why, count in report.rejected.items()
         if why in CHECKS and count > report.tiles
     ]
+
+
+def _reasons(left_out: Sequence[tuple[str, str]]) -> list[str]:
+    """E.g. 12 files: not slides (slides/README.md ...)."""
+    counts, example = Counter(why for _, why in left_out), {why: name for name, why in reversed(left_out)}
+    return [f"{count} files: {why} ({example[why]}{' ...' * (count > 1)})" for why, count in counts.most_common()]
 
 
 def _listed(names: Sequence[str], most: int = 5) -> list[str]:

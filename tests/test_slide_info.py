@@ -62,6 +62,13 @@ def test_a_table_gives_mpp(folder, capsys):
     assert "mpp         0.5, given" in capsys.readouterr().out
 
 
+def test_slides_of_a_table_that_are_missing_are_named(folder, capsys):
+    (folder / "list.csv").write_text("slide,stage\none.svs,2\ngone.svs,3\n")
+    assert slide_info.main([str(folder / "list.csv")]) == 1
+    out, err = capsys.readouterr()
+    assert "name        one" in out and "gone.svs: does not exist" in err and "columns not used: stage" in err
+
+
 def test_associated_images_are_saved_on_request(folder, capsys, monkeypatch):
     from histojax.slides.openslide_file import OpenslideFile
 

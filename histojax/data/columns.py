@@ -119,6 +119,13 @@ def is_nothing(value: str) -> bool:
     return value.lower() in NOTHING
 
 
+def whole_numbers(cells: Sequence[str]) -> list[str]:
+    """The cells of a column of names; 1.0 is 1, as pandas writes whole numbers where one is missing."""
+    if all(re.fullmatch(r"-?\d+(\.0+)?", cell) for cell in cells if cell):
+        return [cell.partition(".")[0] for cell in cells]
+    return list(cells)
+
+
 def _file_column(path: Path, titles: Sequence[str], keys: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
     """The column of tiles: of those with a known title the first that holds tiles, else the only one that does."""
     named = [keys.index(name) for name in FILE if name in keys]

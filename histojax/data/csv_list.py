@@ -12,7 +12,7 @@ from pathlib import Path
 from absl import logging
 
 from histojax.common.errors import UserError
-from histojax.data.columns import EXPECTED, Columns, find_columns, is_nothing, plain
+from histojax.data.columns import EXPECTED, Columns, find_columns, is_nothing, plain, whole_numbers
 from histojax.data.find import TWICE, Found
 from histojax.data.formats import OTHER_OF, is_tile_name, suffix_of
 from histojax.data.layout import is_split, spellings_said
@@ -86,7 +86,7 @@ def _is_index(title: str, cells: Sequence[str]) -> bool:
 
 
 def _values(rows: Sequence[Row], column: int | None, role: str, notes: list[str]) -> list[str] | None:
-    """The cells of a column, "" where they say nothing; 1.0 is 1, as pandas writes it where a value is missing."""
+    """The cells of a column, "" where they say nothing; 1.0 is 1."""
     if column is None:
         return None
     cells = ["" if is_nothing(row[column]) else row[column] for row in rows]
@@ -94,8 +94,7 @@ def _values(rows: Sequence[Row], column: int | None, role: str, notes: list[str]
     if words:
         count = sum(bool(row[column]) and not cell for row, cell in zip(rows, cells))
         notes.append(f"{count} tiles have no {role} ({', '.join(words)})")
-    if all(re.fullmatch(r"-?\d+\.0+", cell) for cell in cells if cell):
-        cells = [cell.partition(".")[0] for cell in cells]
+    cells = whole_numbers(cells)
     kinds = len(set(cells) - {""})
     if role == "label" and kinds > 20 and kinds > len(rows) / 2:
         notes.append(f"{kinds} different labels on {len(rows)} tiles: are they classes?")

@@ -24,7 +24,7 @@ from histojax.data.store import Tile, part_done, part_facts, write_part
 from histojax.data.store_parts import file_stem
 from histojax.slides.choose import Choice, check_tile, choose_tiles
 from histojax.slides.geojson import read_geojson, write_geojson
-from histojax.slides.mpp import UNKNOWN
+from histojax.slides.mpp import REMEDY, UNKNOWN
 from histojax.slides.picture import background_of, qc_picture
 from histojax.slides.settings import TileSettings
 from histojax.slides.slide import BadSlide, Slide, open_slide
@@ -117,19 +117,23 @@ def cut_slide(unit: tuple[Cut, SlideEntry]) -> Report:
 
 
 def opened(entry: SlideEntry, mpp: float | None = None) -> Slide:
-    """The slide, with the mpp of its table, else of its metadata, else the given one. Raises BadSlide."""
+    """The slide, with the mpp of its table, else of its metadata if they tell it, else the given one.
+
+    Raises BadSlide.
+    """
     if entry.mpp is not None or mpp is None:
         return open_slide(entry.path, entry.mpp)
     try:
         return open_slide(entry.path)
     except BadSlide as error:
-        if error.reason != UNKNOWN:
+        if not error.reason.endswith((UNKNOWN, REMEDY)):
             raise
         return open_slide(entry.path, mpp)
 
 
 def _write_slide(out: Path, cut: Cut, entry: SlideEntry, slide: Slide) -> None:
     """The part of a slide; its pictures are written before it, so that a part that is there has them."""
+    slide.check_mpp(cut.settings.mpp)  # places that no pixels are asked for would pass, and be read by nobody later
     include = marks_of(cut.include, cut.include_class, entry, "include")
     exclude = marks_of(cut.exclude, cut.exclude_class, entry, "exclude")
     choice = choose_tiles(slide, cut.settings, include, exclude)

@@ -6,17 +6,19 @@ side by side share the rest.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from histojax.common.errors import UserError
-from histojax.common.files import advice, reason, write_atomic
+from histojax.common.files import advice, read_json, reason, write_atomic
 from histojax.common.locks import owner_of, try_lock
 from histojax.common.progress import Progress
 from histojax.common.work import Outcome, run
@@ -34,9 +36,21 @@ from histojax.data.cut_slide import (
     cut_slide,
 )
 from histojax.data.slide_list import SlideEntry
-from histojax.data.store import COORDINATES, PIXELS, Written, finish_store, part_facts, parts_done, start_store
-from histojax.data.store_parts import file_stem
+from histojax.data.slide_table import MISSING
+from histojax.data.store import (
+    COORDINATES,
+    PIXELS,
+    Written,
+    finish_store,
+    part_done,
+    part_facts,
+    parts_done,
+    start_store,
+)
+from histojax.data.store_merge import write_or_remove
+from histojax.data.store_parts import file_stem, part_path
 
+FAILURE, LEFT_OUT = ".failed", "left_out.csv"
 LOOK_AGAIN_SECONDS = 2.0
 
 
@@ -75,12 +89,14 @@ def cut_slides(
     executor: str = "local",
     shard: tuple[int, int] = (0, 1),
     tiles_csv: bool = True,
+    left_out: Sequence[tuple[str, str]] = (),
 ) -> Summary:
     """The summary, once every slide of `slides` that can be used is in the store `cut.out`.
 
     Run again, it goes on where it was: parts that are done stay. `shard` (i, n) takes every n-th slide from the i-th
-    on. Slides that another job works on are waited for. Raises UserError for settings of another store, a full
-    disk, a folder that cannot be written, and if no slide gave a tile.
+    on. Slides that another job works on are waited for. `left_out`, (name, reason) of what was no slide or missing,
+    is listed beside the store. Raises UserError for settings of another store, a full disk, a folder that cannot be
+    written, and if no slide gave a tile, unless it was one part of several.
     """
     out, began = Path(cut.out), time.monotonic()
     start_store(out, cut.plan(), COORDINATES if cut.coordinates else PIXELS)
@@ -90,12 +106,40 @@ def cut_slides(
     if not mine:
         raise UserError(f"--shard: of {len(slides)} slides none is left for part {shard[0] + 1} of {shard[1]}")
     reports = _cut_all(mine, cut, workers, executor)
-    _check_some(out, [reports[entry.name] for entry in mine])
-    written = _finish(out, [report for report in reports.values() if report.why], tiles_csv)
-    size = sum(path.stat().st_size for path in (out / "tiles").glob("*.arrayrecord"))
-    summary = Summary(tuple(reports[e.name] for e in mine), written, time.monotonic() - began, size)
-    write_atomic(out / "summary.json", json.dumps(_as_json(summary), indent=1) + "\n")
+    for report in reports.values():
+        _remember(out, report)
+    with _finishing(out):
+        skipped = _all_failures(out, reports.values()) + [one for one in left_out if one[1] == MISSING]
+        write_or_remove(out / LEFT_OUT, ("name", "reason"), left_out)
+        written = None  # as long as there is no tile; one job of an array may have none
+        if shard[1] == 1 or _has_tiles(out):
+            _check_some(out, [reports[entry.name] for entry in mine], skipped)
+            written = finish_store(out, sorted(parts_done(out)), skipped, tiles_csv=tiles_csv)
+        size = sum(path.stat().st_size for path in (out / "tiles").glob("*.arrayrecord"))
+        summary = Summary(tuple(reports[e.name] for e in mine), written, time.monotonic() - began, size)
+        name = "summary.json" if shard[1] == 1 else f"summary-{shard[0] + 1}-of-{shard[1]}.json"
+        write_atomic(out / name, json.dumps(_as_json(summary), indent=1) + "\n")
     return summary
+
+
+def _remember(out: Path, report: Report) -> None:
+    """Why a slide is not in the store, for whichever job merges its parts last; forgotten once it is there."""
+    path = part_path(out, report.slide).with_suffix(FAILURE)
+    if report.why and not part_done(out, report.slide):
+        failure = {"slide": report.slide, "path": report.path, "at": os.path.abspath(report.path), "why": report.why}
+        write_atomic(path, json.dumps(failure) + "\n")
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _all_failures(out: Path, reports: Iterable[Report]) -> list[tuple[str, str]]:
+    """(path, reason) of slides that are not in the store, those of other jobs included, unless they are gone by now."""
+    known = {report.slide: (report.path, report.why) for report in reports if report.why}
+    for path in (out / "parts").glob(f"*{FAILURE}"):
+        failure = read_json(path)
+        if not part_done(out, failure["slide"]) and os.path.exists(failure["at"]):
+            known.setdefault(failure["slide"], (failure["path"], failure["why"]))
+    return sorted(known.values())
 
 
 def _cut_all(slides: Sequence[SlideEntry], cut: Cut, workers: int, executor: str) -> dict[str, Report]:
@@ -132,9 +176,9 @@ def _report_of(outcome: Outcome) -> Report:
     return Report(entry.name, QUARANTINED if outcome.quarantined else FAILED, why=outcome.error, path=str(entry.path))
 
 
-def _check_some(out: Path, reports: Sequence[Report]) -> None:
-    """Raises UserError if there is no tile in the store, with the reasons."""
-    if any(report.tiles for report in reports) or any(part_facts(out, name)["tiles"] for name in parts_done(out)):
+def _check_some(out: Path, reports: Sequence[Report], skipped: Sequence[tuple[str, str]]) -> None:
+    """Raises UserError if there is no tile in the store, with the reasons; all of them are in skipped.csv then."""
+    if _has_tiles(out):
         return
     reasons: dict[str, list[str]] = {}
     for report in reports:
@@ -142,17 +186,23 @@ def _check_some(out: Path, reports: Sequence[Report]) -> None:
     shown = [
         f"{paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}: {why}" for why, paths in reasons.items()
     ]
-    raise UserError(f"{out}: no tile from {len(reports)} slides; {'; '.join(shown[:3])}")
+    write_or_remove(out / "skipped.csv", ("name", "reason"), skipped)
+    more = f"; and {len(shown) - 3} more reasons, see {out / 'skipped.csv'}" if len(shown) > 3 else ""
+    raise UserError(f"{out}: no tile from {len(reports)} slides; {'; '.join(shown[:3])}{more}")
 
 
-def _finish(out: Path, failures: Sequence[Report], tiles_csv: bool) -> Written:
-    """Merges what is done by all jobs so far; the last one to end merges everything."""
+def _has_tiles(out: Path) -> bool:
+    return any(part_facts(out, name)["tiles"] for name in parts_done(out))
+
+
+@contextlib.contextmanager
+def _finishing(out: Path) -> Iterator[None]:
+    """One job at a time merges what is done by all so far; the last one to end merges everything."""
     path = out / LOCKS / "finish.lock"
     while (lock := try_lock(path)) is None:
         time.sleep(0.2)
     with lock:
-        skipped = [(report.path, report.why) for report in failures]
-        return finish_store(out, sorted(parts_done(out)), skipped, tiles_csv=tiles_csv)
+        yield
 
 
 def _make(folder: Path) -> None:

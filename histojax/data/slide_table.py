@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from histojax.common.errors import UserError
-from histojax.data.columns import FILE, LABEL, MPP, PATIENT, SLIDE, YES_OR_NO, is_nothing, plain
+from histojax.data.columns import FILE, LABEL, MPP, PATIENT, SLIDE, YES_OR_NO, is_nothing, plain, whole_numbers
 from histojax.data.formats import is_tile_name, suffix_of
 from histojax.data.slide_folder import SLIDE_SUFFIXES, find_in_folder
 from histojax.data.table import Row, read_table
@@ -50,12 +50,13 @@ def read_slide_table(path: Path, slides_dir: Path | None = None) -> SlideTable:
     others = {role: _column(known, keys, column, numbered) for role, known in (("patient", PATIENT), ("label", LABEL))}
     mpp = next((keys.index(key) for key in MPP if key in keys), None)
     table = SlideTable()
-    for (line, row), place in zip(numbered, places):
+    told = {role: _names(i, numbered) for role, i in others.items()}
+    for i, ((line, row), place) in enumerate(zip(numbered, places)):
         if place is None:
             table.left_out.append((row[column] or f"{path}, line {line}: no name", MISSING))
             continue
-        told = {role: "" if i is None or is_nothing(row[i]) else row[i] for role, i in others.items()}
-        table.rows.append(SlideRow(place, told["patient"], _mpp(path, line, titles, row, mpp), told["label"]))
+        said = _mpp(path, line, titles, row, mpp)
+        table.rows.append(SlideRow(place, told["patient"][i], said, told["label"][i]))
     if table.left_out:
         names = ", ".join(name for name, _ in table.left_out[:3])
         table.notes.append(f"{path}: {len(table.left_out)} of its {len(numbered)} slides do not exist: {names}")
@@ -158,6 +159,11 @@ def _column(known: Sequence[str], keys: Sequence[str], slides: int, rows: Sequen
             if known is not PATIENT or not cells <= YES_OR_NO:
                 return i
     return None
+
+
+def _names(column: int | None, rows: Sequence[tuple[int, Row]]) -> list[str]:
+    """The cells of a column, "" where it is missing or they say nothing."""
+    return whole_numbers(["" if column is None or is_nothing(row[column]) else row[column] for _, row in rows])
 
 
 def _mpp(path: Path, line: int, titles: Row, row: Row, column: int | None) -> float | None:

@@ -17,7 +17,7 @@ import pyarrow.csv
 
 from histojax.common.errors import UserError
 from histojax.common.files import replacing, write_atomic
-from histojax.data.store_parts import FORMAT, NAMES, meta_of, part_path, read_store_json, shard_path, write_arrow
+from histojax.data.store_parts import FORMAT, NAMES, meta_of, part_path, read_store_json, shard_path, text, write_arrow
 
 PATIENT = "patient"
 SLIDE_COLUMNS = ("slide", "path", "patient", "label", "mpp", "mpp_from", "width", "height", "tiles", "footprint")
@@ -61,8 +61,8 @@ def finish_store(
         ],
     }
     slides = _slides_of(index, metas, group_kind)
-    _write_or_remove(out / "skipped.csv", ("name", "reason"), lost)
-    _write_or_remove(out / "slides.csv", _titles(slides), [[row.get(t, "") for t in _titles(slides)] for row in slides])
+    write_or_remove(out / "skipped.csv", ("name", "reason"), lost)
+    write_or_remove(out / "slides.csv", _titles(slides), [[row.get(t, "") for t in _titles(slides)] for row in slides])
     if tiles_csv:
         _write_tiles_csv(out / "tiles.csv", index, group_kind or "group")
     else:
@@ -125,7 +125,7 @@ def _slides_of(index: pa.Table, metas: Sequence[Mapping[str, Any]], group_kind: 
     for meta in metas:
         facts = _flat(meta["facts"])
         if "slide" in facts or "path" in facts or meta["name"] in rows:
-            name = str(facts.get("slide", meta["name"]))
+            name = text(str(facts.get("slide", meta["name"])))  # as the index has it
             rows[name] = {**rows.pop(name, {"slide": name, "tiles": 0}), **facts, "slide": name}
     return list(rows.values())
 
@@ -158,14 +158,14 @@ def _titles(slides: Sequence[Mapping[str, Any]]) -> list[str]:
     return [t for t in SLIDE_COLUMNS if t in found] + sorted(found - set(SLIDE_COLUMNS))
 
 
-def _write_or_remove(path: Path, titles: Sequence[str], rows: Sequence[Sequence]) -> None:
+def write_or_remove(path: Path, titles: Sequence[str], rows: Sequence[Sequence]) -> None:
     """A table; without a row there is no file."""
     if not rows:
         path.unlink(missing_ok=True)
         return
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([titles, *rows])
-    write_atomic(path, text.getvalue())
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([titles, *rows])
+    write_atomic(path, table.getvalue())
 
 
 def _write_tiles_csv(path: Path, index: pa.Table, group: str, rows: int = 1 << 16) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ SCREENS = (72, 96, 100, 144, 150, 200, 300, 400, 600)  # dots per inch
 AGREE = 0.05  # how far a given mpp may be from the metadata's without a note
 UNKNOWN = "its metadata give no mpp (micrometres per pixel): give it with --mpp or in an mpp column"
 REMEDY = "give the right one with --mpp or in an mpp column"
+UNITS = re.compile(r"\s*(mpp|([uµμ]m|microns?|micromet(re|er)s?)(\s*(/|per)\s*(px|pix|pixels?))?)$", re.IGNORECASE)
 FIELDS = (("openslide.mpp-x", "openslide.mpp-y"), ("aperio.MPP", "aperio.MPP"))  # in order of preference
 
 
@@ -57,12 +59,12 @@ def mpp_of_flag(text: str | None, flag: str = "--mpp") -> float | None:
 
 
 def parse_mpp(text: float | str) -> tuple[float, str]:
-    """The number, and what is wrong with it as an mpp ("" if nothing); "0,25" is understood.
+    """The number, and what is wrong with it as an mpp ("" if nothing); "0,25" and "0.25 um/px" are understood.
 
     What is wrong reads as the end of a sentence: "mpp 250 ...".
     """
     try:
-        value = float(str(text).strip().replace(",", "."))
+        value = float(UNITS.sub("", str(text).strip()).replace(",", "."))
     except ValueError:
         return math.nan, "is no number: expected micrometres per pixel, such as 0.25"
     if not math.isfinite(value) or value <= 0:

@@ -97,6 +97,10 @@ class Slide:
         places, size = np.asarray(coords).reshape(-1, 2).tolist(), (tile_px, tile_px)
         return self._cuts(level, lambda: (make_window(self.levels[level], x, y, size, scale) for x, y in places))
 
+    def check_mpp(self, mpp: float) -> None:
+        """Raises BadSlide if `mpp` is finer than the slide."""
+        self._level(mpp)
+
     def thumbnail(self, mpp: float) -> tuple[np.ndarray, float]:
         """(h, w, 3) uint8 of the whole slide at `mpp`, or at the slide's own where that is coarser.
 

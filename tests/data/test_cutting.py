@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import os
 
 import numpy as np
 import pytest
@@ -16,11 +17,12 @@ from histojax.data import cutting
 from histojax.data.cut_slide import Cut
 from histojax.data.cutting import cut_slides
 from histojax.data.slide_list import SlideEntry, find_slides
+from histojax.data.slide_table import MISSING
 from histojax.data.sources import open_source
 from histojax.slides.settings import TileSettings
 from histojax.slides.slide import open_slide
 
-TIMED = "summary.json"
+TIMED = "summary"
 SETTINGS = TileSettings(tile_px=64, mpp=1.0, checks=(), mask_mpp=4.0, min_piece_um2=0, open_um=0)
 
 
@@ -44,12 +46,14 @@ def cut(slides, out, workers=0, settings=SETTINGS, shard=(0, 1), **options):
 
 
 def digests(folder):
-    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != TIMED and ".lock" not in str(p)]
+    files = [
+        p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.startswith(TIMED) and ".lock" not in str(p)
+    ]
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
 def rows(path):
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
         return list(csv.DictReader(file))
 
 
@@ -68,7 +72,7 @@ def test_a_store_says_what_was_cut_from_what(made, slides):
     for name in (first["slide"], second["slide"]):
         assert max(Image.open(out / "qc" / f"{name}.jpg").size) > 100
         assert json.loads((out / "contours_geojson" / f"{name}.geojson").read_text())["features"]
-    assert json.loads((out / TIMED).read_text())["tiles"] == len(source)
+    assert json.loads((out / "summary.json").read_text())["tiles"] == len(source)
 
 
 def test_tiles_are_the_slide_at_their_place(slides, tmp_path):
@@ -152,6 +156,60 @@ def test_a_table_gives_patients_mpp_and_labels(slides, tmp_path, capsys):
     assert (second["patient"], second["label"], second["mpp"], second["mpp_from"]) == ("P2", "MSS", "0.5", "given")
     source = open_source(str(tmp_path / "out"))
     assert source.classes == ("MSIH", "MSS") and source.facts.group_kind == "patient"
+
+
+def test_what_every_job_of_an_array_left_out_is_named_until_it_is_cut(slides, tmp_path):
+    folder, out = tmp_path / "slides", tmp_path / "out"
+    folder.mkdir()
+    for name in ("a", "c"):
+        (folder / f"{name}.svs").symlink_to(slides / "TCGA-AA-0001-01Z.svs")
+    for name in ("b", "d", "e"):
+        (folder / f"{name}.svs").write_text("no slide")
+    entries = find_slides([folder]).entries
+    aside = [("gone.svs", MISSING), ("notes.doc", "not slides")]
+    for index in (1, 0):  # a c e; b d
+        cut_slides(entries, Cut(str(out), SETTINGS), workers=0, shard=(index, 2), left_out=aside)
+    assert [row["name"].rpartition("/")[2] for row in rows(out / "skipped.csv")] == "b.svs d.svs e.svs gone.svs".split()
+    assert [row["name"] for row in rows(out / "left_out.csv")] == ["gone.svs", "notes.doc"]
+    assert {path.name for path in out.glob("summary*")} == {"summary-1-of-2.json", "summary-2-of-2.json"}
+    (folder / "b.svs").unlink()  # it was no slide, and is forgotten
+    (folder / "d.svs").unlink()
+    (folder / "d.svs").symlink_to(slides / "TCGA-AA-0002-01Z.svs")
+    cut(folder, out)
+    assert [row["name"].rpartition("/")[2] for row in rows(out / "skipped.csv")] == ["e.svs"]
+
+
+def test_reasons_are_in_a_file_when_no_slide_can_be_used(tmp_path):
+    for name, start in (("a", b"text"), ("b", b""), ("c", b"PK\3\4"), ("d", b"%PDF-1.4"), ("e", b"\x89HDF")):
+        (tmp_path / f"{name}.svs").write_bytes(start)
+    with pytest.raises(UserError, match=r"and 2 more reasons, see .*skipped\.csv"):
+        cut(tmp_path, tmp_path / "out")
+    assert len(rows(tmp_path / "out" / "skipped.csv")) == 5
+
+
+def test_a_slide_coarser_than_the_tiles_has_no_places_either(slides, tmp_path):
+    write_pyramid(tmp_path / "coarse.svs", picture(600, 600), mpp=2.0)
+    entries = find_slides([tmp_path / "coarse.svs", slides]).entries
+    settings = TileSettings(**SETTINGS.as_dict() | {"tissue": "none"})
+    summary = cut_slides(entries, Cut(str(tmp_path / "out"), settings, coordinates=True), workers=0)
+    assert [f.slide for f in summary.failures] == ["coarse"] and "coarser than the 1 asked" in summary.failures[0].why
+
+
+def test_a_given_mpp_serves_slides_whose_metadata_are_implausible(tmp_path):
+    write_pyramid(tmp_path / "zero.svs", picture(600, 600), mpp=0)
+    write_pyramid(tmp_path / "known.svs", picture(600, 600), mpp=0.25)
+    summary = cut(tmp_path, tmp_path / "out", mpp=0.5)
+    known, zero = rows(tmp_path / "out" / "slides.csv")
+    assert (known["mpp"], zero["mpp"], zero["mpp_from"]) == ("0.25", "0.5", "given") and not summary.failures
+    assert "its metadata say mpp 0" in summary.reports[1].notes[0]
+
+
+def test_a_slide_whose_name_is_no_utf8_is_one_row_and_read_again(slides, tmp_path):
+    name = os.fsdecode(b"caf\xe9.svs")
+    os.link(slides / "TCGA-AA-0001-01Z.svs", tmp_path / name)
+    cut(tmp_path / name, tmp_path / "out", coordinates=True)
+    assert len(rows(tmp_path / "out" / "slides.csv")) == 1
+    assert open_source(str(tmp_path / "out")).read(0).shape == (64, 64, 3)
 
 
 def test_a_slide_that_another_job_holds_is_waited_for(slides, tmp_path, monkeypatch):

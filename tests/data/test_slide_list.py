@@ -95,6 +95,17 @@ def test_tables_of_many_tools(tmp_path, kind):
     )
 
 
+def test_patients_that_pandas_made_floats_are_whole_numbers(tmp_path):
+    for name in "abc":
+        (tmp_path / f"{name}.svs").touch()
+    (tmp_path / "t.csv").write_text(
+        "slide,patient,label,mpp\na.svs,17.0,1.0,0.25 um\nb.svs,,0.0,\na.svs,17,1,\nc.svs,18.0,,\n"
+    )
+    found = find_slides([tmp_path / "t.csv"])
+    assert [(e.name, e.patient, e.label) for e in found.entries] == [("a", "17", "1"), ("b", "", "0"), ("c", "18", "")]
+    assert found.entries[0].mpp == 0.25
+
+
 def test_slides_of_a_table_may_lie_anywhere_in_their_own_folder(tmp_path):
     touch(tmp_path / "slides", "deep/1.svs", "2/2.svs", "3.svs")
     table = tmp_path / "tables" / "t.tsv"

@@ -25,6 +25,12 @@ def test_an_unknown_mpp_says_how_to_give_it(properties):
         find_mpp("a.svs", properties)
 
 
+@pytest.mark.parametrize("text", ["0.25 µm", "0.25 \u03bcm/px", "0,25um per pixel", "0.25 mpp", " 0.25 microns/pixel"])
+def test_units_of_an_mpp_are_understood(text):
+    assert parse_mpp(text) == (0.25, "")
+    assert parse_mpp("0.25 mm")[1] and parse_mpp("250 nm")[1]
+
+
 def test_a_given_mpp_wins_and_disagreement_is_noted():
     assert find_mpp("a", {}, 0.25) == (0.25, "given", ())
     assert find_mpp("a", stated("0.2512"), "0.25") == (0.25, "given", ())
