@@ -13,12 +13,14 @@ import numpy as np
 
 from histojax.common.errors import UserError
 from histojax.features.hdf5 import attributes, dataset, opened
-from histojax.features.layout import Asked, Layout, matrix, pairs, size_of, values_of, whole_pixels
+from histojax.features.layout import Asked, Layout, matrix, number, pairs, size_of, values_of, whole, whole_pixels
 from histojax.features.stored import Geometry, Header, Origin, StoredFeatures
 from histojax.weights.containers import open_array
 
 UNSAID = "CLAM stores neither encoder, weights and preprocessing nor mpp"
-NO_PATCHES = "the size of the tiles is in CLAM's file of patches, which was not found; give it as patches="
+NO_PATCHES = (
+    "the size of the tiles is in CLAM's file of patches, which was not found or is not whole; give it as patches="
+)
 
 
 def knows_coords(coords: h5py.Dataset) -> bool:
@@ -34,17 +36,17 @@ def _recognises(file: h5py.File) -> bool:
 def geometry_of(coords: h5py.Dataset, slide_mpp: float | None) -> Geometry:
     """What the attributes of a file of patches say."""
     facts = attributes(coords)
-    tile_px, down = int(facts["patch_size"]), facts.get("downsample", (1.0, 1.0))
-    factor = float(np.atleast_1d(down)[0])
-    size = facts.get("level_dim") if facts.get("patch_level") == 0 else None  # of the level, not of level 0
+    tile_px, lowest = whole(facts["patch_size"]) or None, whole(facts["patch_level"]) == 0
+    factor = number(np.atleast_1d(facts.get("downsample", 1.0 if lowest else 0.0))[:1])
+    size = np.ravel(facts.get("level_dim", ()) if lowest else ())  # of the level, not of level 0
     return Geometry(
         tile_px,
-        slide_mpp * factor if slide_mpp else None,
-        tile_px * factor,
+        slide_mpp * factor if slide_mpp and factor else None,
+        tile_px * factor if tile_px and factor else None,
         None,
         slide_mpp,
         "given" if slide_mpp else "",
-        None if size is None else (int(size[0]), int(size[1])),
+        (int(size[0]), int(size[1])) if len(size) == 2 else None,
     )
 
 
@@ -79,12 +81,16 @@ def _patches_of(path: Path, asked: Asked, coords: np.ndarray | None) -> tuple[np
     for place in places:
         if asked.patches is None and not place.is_file():
             continue
-        with opened(place) as file:
-            found = dataset(file, "coords")
-            if found is not None and knows_coords(found):
-                there = whole_pixels(pairs(found))
-                if coords is None or np.array_equal(there, coords):
-                    return there, geometry_of(found, asked.slide_mpp)
+        try:
+            with opened(place) as file:
+                found = dataset(file, "coords")
+                if found is not None and knows_coords(found):
+                    there = whole_pixels(pairs(found))
+                    if coords is None or np.array_equal(there, coords):
+                        return there, geometry_of(found, asked.slide_mpp)
+        except UserError:
+            if asked.patches is not None:
+                raise
         if asked.patches is not None:
             raise UserError(f"{place}: not the patches of {path}: its coordinates are others; give those of this slide")
     return None

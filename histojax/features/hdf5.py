@@ -14,6 +14,7 @@ import numpy as np
 
 from histojax.common.errors import UserError
 from histojax.common.files import expanded, reason, replacing
+from histojax.common.first_bytes import known_start
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 CHUNK_BYTES = 1 << 20
@@ -26,19 +27,22 @@ def opened(path: str | os.PathLike) -> Iterator[h5py.File]:
     path = expanded(path)
     try:
         with open(path, "rb") as file:
-            start = file.read(len(MAGIC))
+            start = file.read(64)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({reason(error)}); expected a feature file") from None
-    if start != MAGIC:
-        what = "empty (0 bytes)" if not start else f"no HDF5 file (it starts with {start!r})"
+    if MAGIC.startswith(start) and start != MAGIC:
+        what = f"truncated ({len(start)} bytes)" if start else "empty (0 bytes)"
         raise UserError(f"{path}: {what}; delete it and extract or copy it again")
+    if not start.startswith(MAGIC):
+        what = known_start(start, "features", "an HDF5 file") or f"no HDF5 file (it starts with {start[:8]!r})"
+        raise UserError(f"{path}: {what}; expected a feature file")
     try:
         # whole files never change under their name, and some network drives have no locks
         with h5py.File(path, "r", locking=False) as file:
             yield file
     except UserError:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError) as error:
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
         said = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: damaged or truncated ({said}); delete it and extract or copy it again") from None
 

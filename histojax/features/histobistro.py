@@ -14,8 +14,9 @@ from typing import Any
 import h5py
 import numpy as np
 
+from histojax.common.errors import UserError
 from histojax.features.hdf5 import dataset, plain
-from histojax.features.layout import Asked, Layout, matrix, pairs, size_of, values_of, whole_pixels
+from histojax.features.layout import Asked, Layout, matrix, number, pairs, size_of, values_of, whole, whole_pixels
 from histojax.features.stored import Geometry, Header, Origin, StoredFeatures
 
 AUGMENTED = ("feats_aug", "histaugan", "augmented")
@@ -37,12 +38,12 @@ def _recognises(file: h5py.File) -> bool:
 def _header(file: h5py.File, path: Path, asked: Asked) -> Header:
     features, facts = matrix(file), _args(file)
     assert features is not None
-    tile_px, mpp = facts.get("patch_size"), facts.get("resolution_in_mpp")
+    tile_px, mpp = whole(facts.get("patch_size")) or None, number(facts.get("resolution_in_mpp"))
     factors = _factors(file, asked)
     factor = None if factors is None else float(factors[0, 0])
     geometry = Geometry(
         tile_px,
-        asked.slide_mpp * factor if asked.slide_mpp and factor else mpp or None,
+        asked.slide_mpp * factor if asked.slide_mpp and factor else mpp,
         tile_px * factor if tile_px and factor else None,
         None,
         asked.slide_mpp,
@@ -86,11 +87,10 @@ def _slide_size(file: h5py.File) -> tuple[int, int] | None:
 def _factors(file: h5py.File, asked: Asked) -> np.ndarray | None:
     """(scenes, 2) level-0 pixels per stored pixel, along x and y; None if the scaling is not known."""
     facts, sizes = _args(file), _scene_sizes(file)
-    scaling = float(facts.get("downscaling_factor") or 0)
-    mpp = float(facts.get("resolution_in_mpp") or 0)
-    if scaling <= 0 and asked.slide_mpp and mpp > 0:
+    scaling, mpp = number(facts.get("downscaling_factor")), number(facts.get("resolution_in_mpp"))
+    if scaling is None and asked.slide_mpp and mpp:
         scaling = mpp / asked.slide_mpp
-    if scaling <= 0:
+    if scaling is None:
         return None
     read = sizes // scaling  # the scene is read at a whole number of pixels
     return sizes / np.maximum(read, 1) if len(sizes) else np.full((1, 2), scaling)
@@ -107,11 +107,16 @@ def _arrays(file: h5py.File, header: Header) -> StoredFeatures:
     scenes = whole_pixels(values[:, 0]) if values.shape[1] == 3 else None
     stored = values[:, ::-1][:, :2].copy()  # [scene,] row, column -> x, y
     factors = _factors(file, Asked(header.geometry.slide_mpp))
-    mpp = _args(file).get("resolution_in_mpp")
+    mpp = number(_args(file).get("resolution_in_mpp"))
     unit = f"px at {mpp:g} mpp" if mpp else "px of the downscaled scene"
     level0 = None
     if factors is not None:
         which = np.zeros(len(values), np.int64) if scenes is None or len(factors) == 1 else scenes
+        if len(which) and not 0 <= which.min() <= which.max() < len(factors):
+            raise UserError(
+                f"{header.path}: coords name the scenes {which.min()} to {which.max()}, but slide_sizes has "
+                f"{len(factors)}; extract it again"
+            )
         level0 = whole_pixels(stored * factors[which])
     return StoredFeatures(header, values_of(features), level0, stored, unit, scenes, augmented=augmented)
 

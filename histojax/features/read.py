@@ -31,6 +31,8 @@ LAYOUTS: tuple[Layout, ...] = (  # the first one that recognises a file reads it
     plain.LAYOUT,
 )
 
+TENSORS = (".pt", ".pth")
+
 
 def read_features(
     path: str | os.PathLike, slide_mpp: float | None = None, patches: str | os.PathLike | None = None
@@ -49,7 +51,7 @@ def read_features(
     """
     asked = Asked(slide_mpp, None if patches is None else expanded(patches))
     path = expanded(path)
-    if path.suffix == ".pt":
+    if path.suffix.lower() in TENSORS:
         return _checked(clam.read_pt(path, asked))
     with _recognised(path) as (file, layout):
         header = layout.header(file, path, asked)
@@ -63,7 +65,7 @@ def read_header(
     """What a feature file says about itself, without its features; arguments and errors as of `read_features`."""
     asked = Asked(slide_mpp, None if patches is None else expanded(patches))
     path = expanded(path)
-    if path.suffix == ".pt":
+    if path.suffix.lower() in TENSORS:
         return clam.pt_header(path, asked)
     with _recognised(path) as (file, layout):
         header = layout.header(file, path, asked)
