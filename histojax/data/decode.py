@@ -17,9 +17,9 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin
 
-from histojax.data.depth import Unreadable
+from histojax.common.depth import Unreadable
+from histojax.common.pixels import check_single, rgb_pixels
 from histojax.data.formats import FORMATS, what_it_is
-from histojax.data.pixels import check_single, rgb_pixels
 
 MIN_SIDE_PX = 16  # below this a "tile" is the sliver left at a slide's border
 MAX_PIXELS = 8192 * 8192  # below Pillow's own limit, so its warning never shows

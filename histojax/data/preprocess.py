@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from histojax.common.depth import Unreadable
 from histojax.common.errors import UserError
-from histojax.data.depth import Unreadable
-from histojax.data.pixels import rgb_pixels
+from histojax.common.pixels import rgb_pixels
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 MAX_SIDE = 1 << 15

@@ -12,9 +12,9 @@ from typing import Protocol
 
 import numpy as np
 
+from histojax.common.depth import Unreadable
 from histojax.data.coded import Coded, joined
 from histojax.data.decode import BadTile, decode_tile
-from histojax.data.depth import Unreadable
 
 UNLABELLED = -1
 

@@ -47,11 +47,21 @@ def open_file(path: Path) -> SlideFile:
         path = first_of_series(path, shown)
     start = _start(path, shown)
     if openslide.OpenSlide.detect_format(path) or start[128:132] == b"DICM":
-        return _with_pixels(OpenslideFile(path, shown), shown)
+        return _with_pixels(_by_openslide(path, shown), shown)
     kind = plain_format(start)
     if not kind:
         raise BadSlide(shown, what_it_is(start, path.name))
     return _with_pixels(PlainImage(path, shown, kind), shown)
+
+
+def _by_openslide(path: Path, shown: str) -> SlideFile:
+    """The slide as OpenSlide reads it; a TIFF whose compression (JPEG 2000, WebP, Zstandard) it lacks as an image."""
+    try:
+        return OpenslideFile(path, shown)
+    except BadSlide as error:
+        if "Unsupported TIFF compression" not in error.reason:
+            raise
+        return PlainImage(path, shown, "TIFF")
 
 
 def _with_pixels(file: SlideFile, shown: str) -> SlideFile:

@@ -39,6 +39,40 @@ def test_jpeg_is_close(tmp_path):
     assert np.abs(whole(tmp_path / "a.jpg").astype(int) - IMAGE).mean() < 6
 
 
+@pytest.mark.parametrize("kind", ["BMP", "WEBP", "JPEG2000"])
+def test_other_formats_of_images_are_exact_where_they_lose_nothing(tmp_path, kind):
+    Image.fromarray(IMAGE).save(tmp_path / "a.img", kind, **{"WEBP": {"lossless": True}}.get(kind, {}))
+    assert (whole(tmp_path / "a.img") == IMAGE).all()
+
+
+@pytest.mark.parametrize("compression", ["jpeg2000", "zstd"])
+def test_tiled_tiffs_that_openslide_cannot_decode_are_images(tmp_path, compression):
+    tifffile.imwrite(tmp_path / "a.tif", IMAGE, photometric="rgb", tile=(64, 64), compression=compression)
+    assert (whole(tmp_path / "a.tif") == IMAGE).all()
+
+
+@pytest.mark.parametrize("axes", ["CYX", "ZYXS", "QYX"])
+def test_stacks_are_refused_when_they_are_opened(tmp_path, axes):
+    planes = np.stack([IMAGE, IMAGE]) if axes == "ZYXS" else np.moveaxis(IMAGE, -1, 0).copy()
+    kind = "rgb" if axes == "ZYXS" else "minisblack"
+    tifffile.imwrite(tmp_path / "a.ome.tif", planes, photometric=kind, metadata={"axes": axes})
+    with pytest.raises(BadSlide, match=r"images of one size .planes, channels or times"):
+        open_slide(tmp_path / "a.ome.tif", 0.5)
+
+
+def test_the_largest_image_of_a_tiff_is_the_slide(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(IMAGE[::4, ::4], photometric="rgb", metadata=None)  # a thumbnail in front
+        file.write(IMAGE, photometric="rgb", metadata=None)
+    assert (whole(tmp_path / "a.tif") == IMAGE).all()
+
+
+def test_16_bits_of_which_12_are_used_are_refused_not_shown_in_black(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", IMAGE.astype(np.uint16) * 16, photometric="rgb")
+    with open_slide(tmp_path / "a.tif", 0.5) as slide, pytest.raises(BadSlide, match=r"12 bits\?.*8-bit RGB"):
+        slide.tile(0, 0, 8, 0.5)
+
+
 @pytest.mark.parametrize("kind", ["png", "tif"])
 def test_grey_and_16_bits_become_rgb(tmp_path, kind):
     path = tmp_path / f"a.{kind}"

@@ -17,7 +17,7 @@ import re
 import numpy as np
 from PIL import Image, ImageCms, ImageFile
 
-from histojax.data.depth import (
+from histojax.common.depth import (
     BITS_PER_SAMPLE,
     DESCRIPTION,
     REMEDY,
