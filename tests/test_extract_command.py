@@ -112,7 +112,9 @@ def test_help(capsys):
 def test_slides_as_tasks_on_ray(run, slides, tmp_path, capsys, monkeypatch):
     ray = pytest.importorskip("ray")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[1]), *(p for p in sys.path if p)]))
-    ray.init(num_cpus=1, num_gpus=0, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(
+        address="local", num_cpus=1, num_gpus=0, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+    )
     try:
         assert extract(run, slides, tmp_path / "ray", "--executor", "ray", workers="1") == 0
         assert "2 done now" in capsys.readouterr().out
