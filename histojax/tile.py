@@ -78,11 +78,15 @@ def _main(argv: Sequence[str]) -> int:
     from histojax.data.cut_slide import Cut
     from histojax.data.cutting import cut_slides
     from histojax.data.slide_list import find_slides
+    from histojax.data.slide_marks import Marks
     from histojax.data.slide_table import MISSING
     from histojax.slides.mpp import mpp_of_flag
 
     slides = find_slides(arguments.slides, arguments.slides_dir)
     cli.warn("histojax tile", slides.notes)
+    marks = Marks(
+        _absolute(arguments.include), _absolute(arguments.exclude), arguments.include_class, arguments.exclude_class
+    )
     cut = Cut(
         str(expanded(arguments.out)),
         settings,
@@ -90,10 +94,7 @@ def _main(argv: Sequence[str]) -> int:
         image=arguments.image,
         quality=cli.whole_number("--quality", arguments.quality, 1, 100),
         mpp=mpp_of_flag(arguments.mpp),
-        include=arguments.include,
-        exclude=arguments.exclude,
-        include_class=arguments.include_class,
-        exclude_class=arguments.exclude_class,
+        marks=marks,
     )
     workers = cli.whole_number("--workers", arguments.workers, 0, 4096)
     summary = cut_slides(
@@ -108,6 +109,10 @@ def _main(argv: Sequence[str]) -> int:
     print(in_words(summary, cut.out, slides.left_out))
     missing = any(reason == MISSING for _, reason in slides.left_out)
     return 1 if summary.failures or missing else 0
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else str(expanded(path).absolute())
 
 
 def _parse(argv: Sequence[str]) -> Any:
@@ -141,7 +146,7 @@ def in_words(summary: Any, out: str, left_out: Sequence[tuple[str, str]] = ()) -
     lines += [f"rejected    {count:,} places: {why}" for why, count in sorted(summary.rejected.items())]
     if unreadable := sum(report.unreadable for report in summary.reports):
         lines.append(f"unreadable  {unreadable:,} tiles, listed in {Path(out) / 'skipped.csv'}")
-    lines += [f"note        {report.slide}: {note}" for report in summary.reports for note in report.notes]
+    lines += [f"note        {note}" for note in _notes(summary.reports)]
     lines += [f"look        {many}" for many in _listed(_too_many_rejected(summary.reports))]
     lines += [f"{report.state:11s} {report.path}: {report.why}" for report in summary.failures]
     if left_out:
@@ -150,6 +155,15 @@ def in_words(summary: Any, out: str, left_out: Sequence[tuple[str, str]] = ()) -
     lines.append(f"seconds     {summary.seconds:.1f} ({hms(summary.seconds)})")
     lines.append(f"look at     {Path(out) / 'qc'}")
     return "\n".join(lines)
+
+
+def _notes(reports: Sequence[Any]) -> list[str]:
+    """Each note once, with the slides it is on."""
+    slides: dict[str, list[str]] = {}
+    for report in reports:
+        for note in report.notes:
+            slides.setdefault(note, []).append(report.slide)
+    return [f"{on[0]}{f' and {len(on) - 1} more slides' * (len(on) > 1)}: {note}" for note, on in slides.items()]
 
 
 def _too_many_rejected(reports: Sequence[Any]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import time
 from collections import Counter
@@ -15,15 +16,15 @@ import imagecodecs
 import numpy as np
 from PIL import Image
 
-from histojax.common.errors import UserError
-from histojax.common.files import expanded, replacing
+from histojax.common.files import replacing
 from histojax.common.locks import try_lock
 from histojax.data.decode import BadTile, encode_png
 from histojax.data.slide_list import SlideEntry
-from histojax.data.store import Tile, part_done, part_facts, write_part
-from histojax.data.store_parts import file_stem
+from histojax.data.slide_marks import NO_MARKS, Marks, marks_digest, read_marks
+from histojax.data.store import COORDINATES, PIXELS, Tile, part_done, part_facts, write_part
+from histojax.data.store_parts import change_part, check_plan, file_stem, part_path
 from histojax.slides.choose import Choice, check_tile, choose_tiles
-from histojax.slides.geojson import read_geojson, write_geojson
+from histojax.slides.geojson import write_geojson
 from histojax.slides.mpp import REMEDY, UNKNOWN
 from histojax.slides.picture import background_of, qc_picture
 from histojax.slides.settings import TileSettings
@@ -32,16 +33,13 @@ from histojax.slides.stain import normaliser
 
 IMAGES = ("jpeg", "png")
 LOCKS, PICTURES, OUTLINES = ".locks", "qc", "contours_geojson"
+SPOTS, SPOT_BYTES = 16, 4096  # of a file that are compared
 STATES = DONE, BEFORE, FAILED, QUARANTINED, ELSEWHERE = "done", "done before", "failed", "quarantined", "elsewhere"
 
 
 @dataclass(frozen=True)
 class Cut:
-    """How the slides of a store are cut. `mpp` is for slides of which neither a table nor their metadata tell it.
-
-    `include` and `exclude` are GeoJSON files, or folders with one NAME.geojson a slide; of their annotations those of a
-    class count, or all.
-    """
+    """How the slides of a store are cut. `mpp` is for slides of which neither a table nor their metadata tell it."""
 
     out: str
     settings: TileSettings
@@ -49,18 +47,14 @@ class Cut:
     image: str = "jpeg"
     quality: int = 90
     mpp: float | None = None
-    include: str | None = None
-    exclude: str | None = None
-    include_class: str | None = None
-    exclude_class: str | None = None
+    marks: Marks = NO_MARKS
 
     def plan(self) -> dict[str, Any]:
         """What decides the tiles, for store.json."""
         plan: dict[str, Any] = {"settings": self.settings.as_dict(), "groups": "patient"}
         if not self.coordinates:
             plan |= {"image": self.image} | ({"quality": self.quality} if self.image == "jpeg" else {})
-        marks = ("include", "exclude", "include_class", "exclude_class")
-        return plan | {name: getattr(self, name) for name in marks}
+        return plan | dataclasses.asdict(self.marks)
 
 
 @dataclass(frozen=True)
@@ -91,29 +85,52 @@ def cut_slide(unit: tuple[Cut, SlideEntry]) -> Report:
     lock = try_lock(out / LOCKS / f"{file_stem(entry.name)}.lock")
     if lock is None:
         return Report(entry.name, ELSEWHERE, path=str(entry.path))
+    notes: tuple[str, ...] = ()
     with lock:
+        _check_plan(cut)
         state = BEFORE if part_done(out, entry.name) else DONE
         if state == DONE:
             with opened(entry, cut.mpp) as slide:
                 _write_slide(out, cut, entry, slide)
+        else:
+            notes = brought_up_to_date(out, cut, entry)
         done = part_facts(out, entry.name)
     facts = done["facts"]
-    if facts["file_bytes"] != bytes_of(entry.path):
-        raise BadSlide(
-            entry.path,
-            f"the store has another slide of this name ({facts['path']}, {facts['file_bytes']} bytes): rename one, or "
-            "use another store",
-        )
     return Report(
         entry.name,
         state,
         done["tiles"],
         facts["rejected"],
         len(done["skipped"]),
-        tuple(facts["notes"]),
+        (*facts["notes"], *notes),
         0.0 if state == BEFORE else time.monotonic() - began,
         path=str(entry.path),
     )
+
+
+def brought_up_to_date(out: Path, cut: Cut, entry: SlideEntry) -> tuple[str, ...]:
+    """Notes on a patient or label that the tiles of a slide were given anew, as they are said otherwise by now.
+
+    Raises BadSlide if they would have to be cut anew: for another file, mpp or annotation.
+    """
+    facts = part_facts(out, entry.name)["facts"]
+    remedy = f"use another store, or remove {part_path(out, entry.name)} and it is cut anew"
+    if facts["file_bytes"] != bytes_of(entry.path) or facts.get("file_sample") != sample_of(entry.path):
+        other = f"another slide of this name, or an older state of it ({facts['path']}, {facts['file_bytes']} bytes)"
+        raise BadSlide(entry.path, f"the store has {other}: {remedy}")
+    mpp = entry.mpp if entry.mpp is not None else cut.mpp if facts["mpp_from"] == "given" else facts["mpp"]
+    if mpp != facts["mpp"]:
+        now = "none is given" if mpp is None else f"{mpp:g} is given"
+        raise BadSlide(
+            entry.path, f"it was cut with mpp {facts['mpp']:g} ({facts['mpp_from']}), and {now} now: {remedy}"
+        )
+    if facts.get("annotations", "") != marks_digest(cut.marks, entry):
+        raise BadSlide(entry.path, f"its annotations have changed since it was cut: {remedy}")
+    told = {name: getattr(entry, name) or facts[name] for name in ("patient", "label")}
+    changed = [name for name, value in told.items() if value != facts[name]]
+    if changed:
+        change_part(out, entry.name, **told)
+    return tuple(f"its {name} was {facts[name] or 'unknown'} and is {told[name]} now" for name in changed)
 
 
 def opened(entry: SlideEntry, mpp: float | None = None) -> Slide:
@@ -134,10 +151,8 @@ def opened(entry: SlideEntry, mpp: float | None = None) -> Slide:
 def _write_slide(out: Path, cut: Cut, entry: SlideEntry, slide: Slide) -> None:
     """The part of a slide; its pictures are written before it, so that a part that is there has them."""
     slide.check_mpp(cut.settings.mpp)  # places that no pixels are asked for would pass, and be read by nobody later
-    include = marks_of(cut.include, cut.include_class, entry, "include")
-    exclude = marks_of(cut.exclude, cut.exclude_class, entry, "exclude")
-    choice = choose_tiles(slide, cut.settings, include, exclude)
-    facts = _facts(entry, slide, choice)
+    choice = choose_tiles(slide, cut.settings, *read_marks(slide, cut.marks, entry))
+    facts = _facts(cut, entry, slide, choice)
     write_part(out, entry.name, _tiles(out, cut, entry, slide, choice, facts), facts, coordinates=cut.coordinates)
 
 
@@ -165,6 +180,12 @@ def _tiles(
     facts["rejected"] = dict(sorted(counts.items()))
     facts["notes"] = list(slide.notes)
     _draw(out, entry, slide, choice, reasons)
+    _check_plan(cut)
+
+
+def _check_plan(cut: Cut) -> None:
+    """Raises UserError if a command with other settings has taken the folder over: two plans are never mixed."""
+    check_plan(Path(cut.out), cut.plan(), COORDINATES if cut.coordinates else PIXELS)
 
 
 def _places(entry: SlideEntry, choice: Choice) -> Iterator[Tile]:
@@ -194,7 +215,7 @@ def _draw(out: Path, entry: SlideEntry, slide: Slide, choice: Choice, reasons: S
         Image.fromarray(picture).save(partial, "JPEG", quality=88)
 
 
-def _facts(entry: SlideEntry, slide: Slide, choice: Choice) -> dict[str, Any]:
+def _facts(cut: Cut, entry: SlideEntry, slide: Slide, choice: Choice) -> dict[str, Any]:
     """What is known of a slide, as columns of slides.csv."""
     width, height = slide.size
     mask_um2 = float(choice.mask.sum()) * (choice.scale * slide.mpp) ** 2
@@ -202,6 +223,7 @@ def _facts(entry: SlideEntry, slide: Slide, choice: Choice) -> dict[str, Any]:
         "slide": entry.name,
         "path": os.path.abspath(entry.path),
         "file_bytes": bytes_of(entry.path),
+        "file_sample": sample_of(entry.path),
         "patient": entry.patient,
         "label": entry.label,
         "mpp": slide.mpp,
@@ -211,27 +233,25 @@ def _facts(entry: SlideEntry, slide: Slide, choice: Choice) -> dict[str, Any]:
         "footprint": choice.footprint,
         "tissue_mm2": round(mask_um2 / 1e6, 4),
         "tissue_from": choice.mask_from,
-    }
+    } | ({"annotations": marks_digest(cut.marks, entry)} if cut.marks != NO_MARKS else {})
 
 
 def bytes_of(path: Path) -> int:
     """Bytes of a slide's file, or of all files of its folder."""
-    files = path.iterdir() if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files)
+    return sum(file.stat().st_size for file in _files(path))
 
 
-def marks_of(where: str | None, kind: str | None, entry: SlideEntry, flag: str) -> Any:
-    """The annotations of a slide: those of a file, or of NAME.geojson in a folder; None without."""
-    if where is None:
-        return None
-    path = expanded(where)
-    if path.is_dir():
-        path = path / f"{entry.name}.geojson"
-        if not path.exists() and flag == "exclude":
-            return None
-    if not path.exists():
-        raise BadSlide(entry.path, f"has no annotation {path}: write one, or leave --{flag} out")
-    try:
-        return read_geojson(path, kind)
-    except UserError as error:
-        raise BadSlide(entry.path, str(error)) from error
+def sample_of(path: Path) -> str:
+    """16 hex digits over some bytes of each file of a slide, spread over it: they tell it from one of the same size."""
+    digest = hashlib.sha256()
+    for path_ in _files(path):
+        size = path_.stat().st_size
+        with open(path_, "rb") as file:
+            for place in range(SPOTS):
+                file.seek(max(0, size - SPOT_BYTES) * place // (SPOTS - 1))
+                digest.update(file.read(SPOT_BYTES))
+    return digest.hexdigest()[:16]
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]

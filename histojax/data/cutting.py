@@ -36,6 +36,7 @@ from histojax.data.cut_slide import (
     cut_slide,
 )
 from histojax.data.slide_list import SlideEntry
+from histojax.data.slide_marks import check_marks
 from histojax.data.slide_table import MISSING
 from histojax.data.store import (
     COORDINATES,
@@ -99,9 +100,13 @@ def cut_slides(
     written, and if no slide gave a tile, unless it was one part of several.
     """
     out, began = Path(cut.out), time.monotonic()
+    check_marks(cut.marks, len(slides))
     start_store(out, cut.plan(), COORDINATES if cut.coordinates else PIXELS)
     for folder in (LOCKS, PICTURES, OUTLINES):
         _make(out / folder)
+    if executor == "ray":  # its tasks run in other folders
+        cut = dataclasses.replace(cut, out=os.path.abspath(cut.out))
+        slides = [dataclasses.replace(entry, path=Path(os.path.abspath(entry.path))) for entry in slides]
     mine = list(slides)[shard[0] :: shard[1]]
     if not mine:
         raise UserError(f"--shard: of {len(slides)} slides none is left for part {shard[0] + 1} of {shard[1]}")

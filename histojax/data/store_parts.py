@@ -64,8 +64,7 @@ def start_store(out: Path, plan: Mapping[str, Any], kind: str = PIXELS) -> None:
 
     Raises UserError naming what differs if it was begun with another plan or kind, or holds anything else.
     """
-    path = out / "store.json"
-    content = {"format": FORMAT, "kind": kind, "plan": json.loads(json.dumps(plan))}
+    path, content = out / "store.json", _content(plan, kind)
     try:
         out.mkdir(parents=True, exist_ok=True)
         held = _visible(out)
@@ -79,6 +78,15 @@ def start_store(out: Path, plan: Mapping[str, Any], kind: str = PIXELS) -> None:
             (out / folder).mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(f"{out}: cannot be made a tile store ({reason(error)}){advice(error)}") from None
+
+
+def check_plan(out: Path, plan: Mapping[str, Any], kind: str) -> None:
+    """Raises UserError if another writer has begun the store with another plan or kind since `start_store`."""
+    refuse_another(out, read_store_json(out), _content(plan, kind))
+
+
+def _content(plan: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    return {"format": FORMAT, "kind": kind, "plan": json.loads(json.dumps(plan))}
 
 
 def _begun(out: Path) -> bool:
@@ -175,6 +183,20 @@ def write_part(
     }
     write_arrow(part_path(out, name), pa.table(rows.columns, ROWS), meta, compression="zstd")
     return meta
+
+
+def change_part(out: Path, name: str, patient: str, label: str) -> None:
+    """Gives the tiles of a part that is done, all of one slide, another patient and label."""
+    path = part_path(out, name)
+    with pa.OSFile(str(path)) as file:
+        table = pa.ipc.open_file(file).read_all()
+    meta = meta_of(table.schema)
+    meta["facts"] |= {"patient": patient, "label": label}
+    codes = pa.array([0] * table.num_rows, pa.int32())
+    for title, value in (("group", patient), ("label", label)):
+        column = pa.DictionaryArray.from_arrays(codes, pa.array([text(value)], pa.string()))
+        table = table.set_column(table.column_names.index(title), title, column)
+    write_arrow(path, table, meta, compression="zstd")
 
 
 class _Rows:

@@ -15,12 +15,12 @@ from histojax.common.errors import UserError
 from histojax.common.files import expanded
 from histojax.common.progress import Progress
 from histojax.common.work import Outcome, cluster_gpus, run
+from histojax.data.slide_marks import NO_MARKS, Marks
 from histojax.features.device import Devices, Model, check_tokens
 from histojax.features.extract import Summary, extract, told
 from histojax.features.finished import Written
 from histojax.features.folder import FAILED, QUARANTINED, JobFolder, Report, geometry_name
 from histojax.features.jobs import Job, Work, find_work
-from histojax.features.reading import NO_MARKS, Marks
 from histojax.slides.settings import TileSettings
 from histojax.zoo.encoder import load_encoder
 from histojax.zoo.run_weights import find_run

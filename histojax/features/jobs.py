@@ -17,12 +17,13 @@ from histojax.common.errors import UserError
 from histojax.common.files import expanded
 from histojax.data.formats import is_tile_name
 from histojax.data.slide_list import SlideEntry, find_slides
+from histojax.data.slide_marks import NO_MARKS, Marks, check_marks
 from histojax.data.slide_table import TABLES
 from histojax.data.slide_tiles import SlideTiles
 from histojax.data.sources import open_source
 from histojax.data.store import StoredTiles
 from histojax.data.tiles import Source
-from histojax.features.reading import NO_MARKS, Chunk, Marks, Plan, chunks_of
+from histojax.features.reading import Chunk, Plan, chunks_of
 from histojax.features.stored import NOT_KNOWN, Geometry
 from histojax.slides.settings import TileSettings, settings_from
 
@@ -166,7 +167,9 @@ def find_work(
     if len(kinds) > 1:
         raise UserError(f"--input: {' and '.join(sorted(kinds))} together: extract them one after the other")
     if kinds == {"slides"}:
-        return replace(_of_slides(specs, settings, mpp, slides_dir), marks=marks)
+        work = replace(_of_slides(specs, settings, mpp, slides_dir), marks=marks)
+        check_marks(marks, len(work.jobs))
+        return work
     sources = tuple(open_source(spec) for spec in specs)
     return _of_stores(sources) if kinds == {"stores"} else _of_patches(specs, sources)
 

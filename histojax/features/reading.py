@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from histojax.common.errors import UserError
-from histojax.data.cut_slide import bytes_of, marks_of, opened
+from histojax.data.cut_slide import bytes_of, opened
 from histojax.data.decode import BadTile
 from histojax.data.preprocess import fit
 from histojax.data.slide_list import SlideEntry
+from histojax.data.slide_marks import NO_MARKS, Marks, read_marks
 from histojax.data.tiles import Source
 from histojax.slides.choose import check_tile, choose_tiles
 from histojax.slides.settings import TileSettings
@@ -39,19 +40,6 @@ class Rule:
     def side(self) -> int:
         """Side in pixels of a prepared tile."""
         return self.crop or self.size
-
-
-@dataclass(frozen=True)
-class Marks:
-    """Annotations that slides are cut by, see data.cut_slide.Cut."""
-
-    include: str | None = None
-    exclude: str | None = None
-    include_class: str | None = None
-    exclude_class: str | None = None
-
-
-NO_MARKS = Marks()
 
 
 @dataclass(frozen=True)
@@ -114,9 +102,7 @@ class Planner:
     def __call__(self, entry: SlideEntry) -> Plan:
         """The tiles of a slide; raises BadSlide."""
         with opened(entry, self.mpp) as slide:
-            include = marks_of(self.marks.include, self.marks.include_class, entry, "include")
-            exclude = marks_of(self.marks.exclude, self.marks.exclude_class, entry, "exclude")
-            choice = choose_tiles(slide, self.settings, include, exclude)
+            choice = choose_tiles(slide, self.settings, *read_marks(slide, self.marks, entry))
             return Plan(
                 choice.coords,
                 choice.footprint,

@@ -8,9 +8,9 @@ import numpy as np
 
 from histojax.slides.checks import check_tile
 from histojax.slides.geojson import Polygons, rasterise
-from histojax.slides.grid import grid, subsample
+from histojax.slides.grid import TooManyPlaces, grid, subsample
 from histojax.slides.settings import TileSettings
-from histojax.slides.slide import Slide
+from histojax.slides.slide import BadSlide, Slide
 from histojax.slides.tissue import shares, tissue_mask
 
 __all__ = ["Choice", "check_tile", "choose_tiles"]
@@ -51,10 +51,14 @@ def choose_tiles(
 
     With `include`, tiles must lie in these annotations, with `exclude` not in those, by the shares that the
     settings say. A limit of tiles (max_tiles) is applied last, so a slide may end with fewer after `check_tile`.
+    Raises BadSlide if it cannot be read at all, or has more places than memory.
     """
+    try:
+        coords, footprint = grid(slide.size, slide.mpp, settings)
+    except TooManyPlaces as error:
+        raise BadSlide(slide.path, str(error)) from error
     thumbnail, scale = slide.thumbnail(settings.mask_mpp)
     mask, mask_from = tissue_mask(thumbnail, slide.mpp * scale, settings)
-    coords, footprint = grid(slide.size, slide.mpp, settings)
     share = _tissue_shares(mask, scale, coords, footprint, settings)
     reasons = np.full(len(coords), "", dtype=object)
     _reject(reasons, share < settings.min_tissue, NO_TISSUE)

@@ -9,18 +9,28 @@ import numpy as np
 
 from histojax.slides.settings import TileSettings
 
+MOST_PLACES = 10_000_000  # on a slide: 2 GB of memory; at 0.25 um/px a slide of 25 mm has 160,000 of 256 px
 TOLERANCE_PX = 0.01  # of the slide's edge: what rounding of mpp may cost without losing a row of tiles
+
+
+class TooManyPlaces(ValueError):
+    """A grid that no memory holds; the text says how many places it would have and what to change."""
 
 
 def grid(size: tuple[int, int], slide_mpp: float, settings: TileSettings) -> tuple[np.ndarray, float]:
     """((n, 2) int64 corners (x, y) in level-0 pixels, row by row; the side of a tile there, not rounded).
 
     Corner i is round(i * step) of the exact step, so that no error adds up over a slide. Tiles that do not fit
-    into `size` (width, height) are left out; a slide smaller than a tile has none.
+    into `size` (width, height) are left out; a slide smaller than a tile has none. Raises TooManyPlaces.
     """
     ratio = settings.mpp / slide_mpp
     footprint, step = settings.tile_px * ratio, settings.step_px * ratio
     xs, ys = (_corners(extent, footprint, step) for extent in size)
+    if len(xs) * len(ys) > MOST_PLACES:
+        raise TooManyPlaces(
+            f"{len(xs) * len(ys):,} places for tiles of {settings.tile_px} px that overlap by {settings.overlap_px}, "
+            f"at most {MOST_PLACES:,} are possible: take larger tiles, or less overlap"
+        )
     coords = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)  # y is the slow one
     return coords, footprint
 

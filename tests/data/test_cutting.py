@@ -1,6 +1,7 @@
 """Slides into a store: what is in it, what is said of slides that cannot be used, and that nothing is done twice."""
 
 import csv
+import dataclasses
 import hashlib
 import json
 import os
@@ -14,11 +15,13 @@ from histojax import tile as command
 from histojax.common.errors import UserError
 from histojax.common.locks import try_lock
 from histojax.data import cutting
-from histojax.data.cut_slide import Cut
+from histojax.data.cut_slide import Cut, cut_slide
 from histojax.data.cutting import cut_slides
 from histojax.data.slide_list import SlideEntry, find_slides
+from histojax.data.slide_marks import Marks
 from histojax.data.slide_table import MISSING
 from histojax.data.sources import open_source
+from histojax.data.store import start_store
 from histojax.slides.settings import TileSettings
 from histojax.slides.slide import open_slide
 
@@ -225,8 +228,53 @@ def test_another_slide_of_the_same_name_is_refused(made, slides, tmp_path):
     other = tmp_path / "TCGA-AA-0001-01Z.svs"
     write_pyramid(other, picture(500, 500, seed=3), mpp=0.5)
     summary = cut_slides([SlideEntry(other, other.stem)], Cut(str(made[0]), SETTINGS), workers=0)
-    assert "the store has another slide of this name" in summary.failures[0].why
+    assert "another slide of this name" in summary.failures[0].why
     assert len(open_source(str(made[0]))) == made[1].written.tiles
+
+
+@pytest.mark.parametrize("change", ["file", "mpp", "annotation"])
+def test_a_slide_that_would_be_cut_otherwise_by_now_is_named(tmp_path, change):
+    write_pyramid(tmp_path / "a.svs", picture(700, 500), mpp=None)
+    square = {"type": "Polygon", "coordinates": [[[0, 0], [600, 0], [600, 600], [0, 600]]]}
+    (tmp_path / "a.geojson").write_text(json.dumps(square))
+    marks, out = Marks(include=str(tmp_path / "a.geojson")), tmp_path / "out"
+    cut(tmp_path / "a.svs", out, mpp=0.5, marks=marks)
+    assert not cut(tmp_path / "a.svs", out, mpp=0.5, marks=marks).failures
+    if change == "file":  # of the same size, as those that a copy fills later
+        data = bytearray((tmp_path / "a.svs").read_bytes())
+        data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
+        (tmp_path / "a.svs").write_bytes(data)
+    if change == "annotation":
+        (tmp_path / "a.geojson").write_text(json.dumps(square | {"coordinates": [[[0, 0], [300, 0], [300, 600]]]}))
+    (failure,) = cut(tmp_path / "a.svs", out, mpp=0.25 if change == "mpp" else 0.5, marks=marks).failures
+    words = {"file": "or an older state of it", "mpp": "with mpp 0.5 (given), and 0.25 is given now"}
+    assert words.get(change, "its annotations have changed") in failure.why
+    assert failure.why.endswith("a.arrow and it is cut anew")
+
+
+def test_patients_and_labels_that_a_table_corrects_are_corrected_in_the_store(slides, tmp_path):
+    path = slides / "TCGA-AA-0001-01Z.svs"
+    entries = [SlideEntry(path, path.stem, patient="P1", label="MSS")]
+    made = Cut(str(tmp_path / "out"), SETTINGS)
+    cut_slides(entries, made, workers=0)
+    shard = digests(tmp_path / "out" / "tiles")
+    summary = cut_slides([SlideEntry(path, path.stem, patient="P2", label="MSI")], made, workers=0)
+    assert summary.reports[0].notes == ("its patient was P1 and is P2 now", "its label was MSS and is MSI now")
+    source = open_source(str(tmp_path / "out"))
+    assert source.classes == ("MSI",) and set(source.groups) == {"P2"} and digests(tmp_path / "out" / "tiles") == shard
+    cut_slides([SlideEntry(path, path.stem)], made, workers=0)  # what says nothing changes nothing
+    assert rows(tmp_path / "out" / "slides.csv")[0]["patient"] == "P2"
+
+
+def test_two_commands_with_different_settings_never_share_a_folder(slides, tmp_path):
+    first, second = (Cut(str(tmp_path / "out"), dataclasses.replace(SETTINGS, mpp=mpp)) for mpp in (1.0, 2.0))
+    start_store(tmp_path / "out", first.plan())
+    start_store(tmp_path / "out", second.plan())  # the first has not cut a slide yet
+    (tmp_path / "out" / ".locks").mkdir()
+    path = slides / "TCGA-AA-0001-01Z.svs"
+    with pytest.raises(UserError, match=r"settings\.mpp was 2\.0 and is 1\.0"):
+        cut_slide((first, SlideEntry(path, path.stem)))
+    assert not list((tmp_path / "out" / "parts").iterdir())
 
 
 def test_other_settings_need_another_folder(made, slides):
@@ -239,10 +287,27 @@ def test_annotations_say_where_tiles_may_lie(slides, tmp_path):
     feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": {}}
     for name in ("TCGA-AA-0001-01Z", "TCGA-AA-0002-01Z"):
         (tmp_path / f"{name}.geojson").write_text(json.dumps(feature))
-    cut(slides, tmp_path / "in", include=str(tmp_path))
-    cut(slides, tmp_path / "out", exclude=str(tmp_path))
+    cut(slides, tmp_path / "in", marks=Marks(include=str(tmp_path)))
+    cut(slides, tmp_path / "out", marks=Marks(exclude=str(tmp_path)))
     inside, outside = (open_source(str(tmp_path / name)).coords for name in ("in", "out"))
     assert inside[:, 0].max() < 640 <= outside[:, 0].min() + 16
+
+
+def test_annotations_that_may_not_be_meant_are_noted(slides, tmp_path):
+    def area(kind, x):
+        ring = [[x, 0], [x + 400, 0], [x + 400, 900], [x, 900]]
+        properties = {"classification": {"name": kind}}
+        return {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": properties}
+
+    (tmp_path / "a.geojson").write_text(json.dumps([area("Tumor", 0), area("Pen", 5000)]))
+    marks = Marks(None, str(tmp_path / "a.geojson"), None, "Artefact")
+    path = slides / "TCGA-AA-0001-01Z.svs"
+    summary = cut(path, tmp_path / "class", marks=marks)
+    assert summary.reports[0].notes == ("no annotation to exclude is of the class Artefact (there are: Pen, Tumor)",)
+    beyond = cut(path, tmp_path / "beyond", marks=dataclasses.replace(marks, exclude_class=None)).reports[0].notes[0]
+    assert beyond.startswith("1 of its 2 annotations to exclude lie beyond the slide of 1303x1001 px")
+    with pytest.raises(UserError, match=r"expected a folder with one SLIDE\.geojson for each of the 2 slides"):
+        cut(slides, tmp_path / "two", marks=marks)
 
 
 @pytest.mark.parametrize(

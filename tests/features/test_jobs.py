@@ -84,11 +84,10 @@ def test_stores_have_a_job_a_slide(tmp_path):
 
 
 def test_annotations_change_the_selection(tmp_path, images):
-    one, other = (
-        work(images, kind="slides", marks=Marks(include="a.geojson", include_class=kind)) for kind in (None, "tumour")
-    )
+    marks = (Marks(include=str(tmp_path), include_class=kind) for kind in (None, "tumour"))
+    one, other = (work(images, kind="slides", marks=one) for one in marks)
     digests = {one.selection_sha256, other.selection_sha256, work(images, kind="slides").selection_sha256}
-    assert len(digests) == 3 and one.selection()["include"] == "a.geojson"
+    assert len(digests) == 3 and one.selection()["include"] == str(tmp_path)
 
 
 def test_mixtures_and_nothing_are_refused(tmp_path, images):

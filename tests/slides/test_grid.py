@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from histojax.slides.grid import grid, subsample
+from histojax.slides.grid import TooManyPlaces, grid, subsample
 from histojax.slides.settings import TileSettings
 
 
@@ -46,3 +46,8 @@ def test_subsample_depends_on_seed_and_slide_alone():
     others = [subsample(1000, 50, 3, "b"), subsample(1000, 50, 4, "a")]
     assert not any(np.array_equal(chosen, other) for other in others)
     assert subsample(40, 50, 3, "a").tolist() == subsample(40, None, 3, "a").tolist() == list(range(40))
+
+
+def test_more_places_than_memory_are_refused_before_they_are_made():
+    with pytest.raises(TooManyPlaces, match=r"612,315,025 places for tiles of 256 px that overlap by 255, at most"):
+        grid((100_000, 100_000), 0.25, TileSettings(overlap_px=255))
