@@ -28,7 +28,8 @@ usage: histojax extract --encoder NAME|RUN [--encoder ...] --input STORE|SLIDES|
                        or patches
   --slides-dir DIR     where the files of a table lie, in sub-folders too (default: beside the table)
   --out DIR            DIR/10x_256px_0px_overlap/{{patches,features_NAME}}/SLIDE.h5 for tiles of slides,
-                       DIR/features_NAME/FOLDER.h5 for patches. With extract.json, slides.csv and failed.csv
+                       DIR/features_NAME/FOLDER.h5 for patches. With extract.json, slides.csv and failed.csv; of slides
+                       also visualization/SLIDE.jpg (look at them) and contours_geojson/ (the tissue, for QuPath)
   --which NAME         teacher (default) or student, where a run or file has both
   --pooling NAME       another feature than the encoder's own: cls, cls+mean, mean ...
   --positions WHOSE    as meta, hf, timm or paper resamples the position grid (default: as the encoder's authors)

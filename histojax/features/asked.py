@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,8 +16,8 @@ from histojax.common.files import expanded
 from histojax.common.progress import Progress
 from histojax.common.work import Outcome, cluster_gpus, run
 from histojax.data.slide_marks import NO_MARKS, Marks
-from histojax.features.device import Devices, Model, check_tokens
-from histojax.features.extract import Summary, extract, told
+from histojax.features.device import Devices, Model, automatic_size, check_tokens
+from histojax.features.extract import Summary, extract, joined, told
 from histojax.features.finished import Written
 from histojax.features.folder import FAILED, QUARANTINED, JobFolder, Report, geometry_name
 from histojax.features.jobs import Job, Work, find_work
@@ -138,12 +138,29 @@ def run_here(asked: Asked, *, workers: int, shard: tuple[int, int] = (0, 1)) -> 
     models = asked.models()
     written = asked.written(work)
     written.begin(models)
-    devices = Devices(models, asked.batch_size)
-    try:
-        summary = extract(work, devices, written, workers=workers, shard=shard)
-    finally:
-        devices.close()
-    return _told(summary, written)
+    mine = dataclasses.replace(work, jobs=work.jobs[shard[0] :: shard[1]])
+    parts = []
+    for lacking, jobs in by_missing(written, models, mine.jobs):
+        devices = Devices(lacking, asked.batch_size or automatic_size(models, len(jax.devices())))
+        try:
+            part = dataclasses.replace(mine, jobs=tuple(jobs))
+            parts.append(extract(part, devices, written, workers=workers, wanted=models))
+        finally:
+            devices.close()
+    return _told(joined(parts, mine.jobs), written)
+
+
+def by_missing(
+    written: Written, models: Sequence[Model], jobs: Sequence[Job]
+) -> list[tuple[Sequence[Model], Sequence[Job]]]:
+    """The jobs by the encoders whose files they lack: another encoder is added without computing the first again."""
+    if len(models) == 1 or not jobs:
+        return [(models, jobs)]
+    parts: dict[tuple[Model, ...], list[Job]] = {}
+    for job in jobs:
+        lacking = tuple(model for model in models if not written.has(model, job))
+        parts.setdefault(lacking or tuple(models), []).append(job)
+    return list(parts.items())
 
 
 def run_on_ray(asked: Asked, *, workers: int, shard: tuple[int, int] = (0, 1)) -> Summary:
@@ -214,17 +231,28 @@ def _wanted_at(one: Wanted, whole: Callable[[str | None], str | None]) -> Wanted
 
 
 @lru_cache(maxsize=1)
-def _ready(asked: Asked) -> tuple[Work, Devices]:
+def _ready(asked: Asked) -> tuple[Work, list[Model]]:
     """What a worker process needs for every slide of an extraction."""
-    return asked.work(), Devices(asked.models(), asked.batch_size)
+    return asked.work(), asked.models()
+
+
+@lru_cache(maxsize=2)
+def _devices(asked: Asked, names: tuple[str, ...]) -> Devices:
+    """The devices of a worker process with the encoders of these names."""
+    models = _ready(asked)[1]
+    size = asked.batch_size or automatic_size(models, len(jax.devices()))
+    return Devices([model for model in models if model.name in names], size)
 
 
 def extract_one(unit: tuple[Asked, str]) -> tuple[Report, int]:
     """(report, tiles computed now) of one slide; runs in a worker process. Raises UserError."""
     asked, name = unit
-    work, devices = _ready(asked)
+    work, models = _ready(asked)
     one = dataclasses.replace(work, jobs=tuple(job for job in work.jobs if job.name == name), notes=())
-    summary = extract(one, devices, asked.written(work), workers=0, show=False)
+    written = asked.written(work)
+    ((lacking, _),) = by_missing(written, models, one.jobs)
+    devices = _devices(asked, tuple(model.name for model in lacking))
+    summary = extract(one, devices, written, workers=0, show=False, wanted=models)
     return summary.reports[0], summary.tiles
 
 

@@ -24,7 +24,7 @@ from histojax.parallel.backend import is_out_of_memory
 from histojax.zoo.encoder import Encoder
 
 TILES = {
-    "cpu": 32
+    "cpu": 8  # as fast as more, and the last batch of a few tiles is not filled up with much
 }  # of 224 px in a batch on one device; of larger ones fewer, of smaller ones up to four times as many
 TILES_ELSE = 256
 

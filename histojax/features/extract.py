@@ -20,14 +20,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from histojax.common.locks import Lock, owner_of, try_lock
 from histojax.common.progress import Progress
 from histojax.common.work import Outcome, ahead, run
+from histojax.features.batches import Rows, batch_of, taken
 from histojax.features.collect import BAD, GOOD, REJECTED, Gathered
-from histojax.features.device import Devices
-from histojax.features.finished import Written, look, write_job
+from histojax.features.device import Devices, Model
+from histojax.features.finished import Written, draw, look, write_job
 from histojax.features.folder import EMPTY, FAILED, QUARANTINED, Report
 from histojax.features.jobs import Job, Work
 from histojax.features.reading import CHUNK, Chunk, Pixels, Plan, Planner, Reader
@@ -63,11 +62,23 @@ class _Open:
     job: Job
     gathered: Gathered
     lock: Lock
-    planned_out: int = 0  # places that were left out when its tiles were chosen
+    plan: Plan | None = None  # where its tiles were chosen now
+
+    @property
+    def planned_out(self) -> int:
+        """Places that were left out when its tiles were chosen."""
+        return self.job.rejected if self.plan is None else self.plan.rejected
 
 
 def extract(
-    work: Work, devices: Devices, written: Written, *, workers: int, shard: tuple[int, int] = (0, 1), show: bool = True
+    work: Work,
+    devices: Devices,
+    written: Written,
+    *,
+    workers: int,
+    shard: tuple[int, int] = (0, 1),
+    show: bool = True,
+    wanted: Sequence[Model] = (),
 ) -> Summary:
     """The summary, once every slide of `work` that can be used has its files.
 
@@ -78,11 +89,12 @@ def extract(
         workers: processes that read tiles; 0: a thread of this one.
         shard: (i, n) takes every n-th slide from the i-th on.
         show: whether progress is shown.
+        wanted: all encoders whose files belong to a slide, where those of `devices` are only the ones it lacks.
 
     Slides that another job works on are waited for. Raises UserError for files that were made otherwise and for what
     cannot be written.
     """
-    one = _Extraction(work, devices, written, workers, show)
+    one = _Extraction(work, devices, written, workers, show, wanted)
     try:
         return one.all(list(work.jobs)[shard[0] :: shard[1]])
     finally:
@@ -92,16 +104,19 @@ def extract(
 class _Extraction:
     """The state of `extract`."""
 
-    def __init__(self, work: Work, devices: Devices, written: Written, workers: int, show: bool):
+    def __init__(
+        self, work: Work, devices: Devices, written: Written, workers: int, show: bool, wanted: Sequence[Model]
+    ):
         self.work, self.devices, self.written, self.workers, self.show = work, devices, written, workers, show
         self.models, self.folder = devices.models, written.folder
+        self.wanted = tuple(wanted) or self.models
         self.reader = Reader(devices.rules, work.sources, work.settings, work.check)
         self.summary = Summary(notes=list(work.notes))
         self.chunk = max(1, min(CHUNK, CHUNK_BYTES // sum(3 * rule.side**2 for rule in devices.rules)))
         self.held: list[Lock] = []
         self.open: dict[int, _Open] = {}
-        self.pending: deque[_Rows] = deque()
-        self.in_flight: deque[tuple[Future, list[_Rows]]] = deque()
+        self.pending: deque[Rows] = deque()
+        self.in_flight: deque[tuple[Future, list[Rows]]] = deque()
         self.writer = ThreadPoolExecutor(1, "write")
         self.writing: deque[tuple[Future, int]] = deque()
         self.reports: dict[str, Report] = {}
@@ -125,6 +140,7 @@ class _Extraction:
         finally:
             self.progress.close()
         self.summary.reports = [told(self.reports[job.name], job) for job in jobs]
+        self.summary.notes += self.written.notes
         self.summary.seconds = time.monotonic() - began
         return self.summary
 
@@ -194,7 +210,7 @@ class _Extraction:
 
     def _locked(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Lock]]:
         """The jobs that are not done and that no other process holds."""
-        names = [model.name for model in self.models]
+        names = [model.name for model in self.wanted]
         for job in jobs:
             lock = try_lock(self.folder.lock(job.name))
             if lock is None:
@@ -202,7 +218,7 @@ class _Extraction:
                 continue
             self.held.append(lock)
             self.folder.remove_leftovers(job.name, names)
-            done = look(self.written, job, self.models)
+            done = look(self.written, job, self.wanted)
             if done is None:
                 yield job, lock
                 continue
@@ -219,7 +235,7 @@ class _Extraction:
             number = numbers[job.name]
             gathered = Gathered(job.count, widths, self.written.save, folders)
             with self.guard:
-                self.open[number] = _Open(job, gathered, lock, job.rejected if plan is None else plan.rejected)
+                self.open[number] = _Open(job, gathered, lock, plan)
                 if plan is not None:
                     self.summary.notes += [f"{job.path}: {note}" for note in plan.notes]
             for chunk in job.chunks(number, self.work.mpp, self.chunk):
@@ -245,17 +261,17 @@ class _Extraction:
         for place, why in pixels.rejected:
             one.gathered.leave_out(pixels.first + place, why, REJECTED)
         if len(pixels.places):
-            self.pending.append(_Rows(chunk.job, pixels.first + pixels.places, pixels.prepared))
+            self.pending.append(Rows(chunk.job, pixels.first + pixels.places, pixels.prepared))
         self._close_complete(chunk.job)
 
     def _dispatch(self, last: bool = False) -> None:
         """Gives the devices what fills a batch; with `last` whatever there is."""
         while sum(len(rows) for rows in self.pending) >= (1 if last and self.pending else self.devices.size):
-            parts = _taken(self.pending, self.devices.size)
+            parts = taken(self.pending, self.devices.size)
             while len(self.in_flight) >= 2:
                 self._collect()
             try:
-                future = self.devices.start(_batch(parts, self.devices))
+                future = self.devices.start(batch_of(parts, self.devices))
             except Exception as error:
                 self._again(parts, error)
                 continue
@@ -280,7 +296,7 @@ class _Extraction:
         self._write_finished()
         self._tell(at)
 
-    def _again(self, parts: list[_Rows], error: Exception) -> None:
+    def _again(self, parts: list[Rows], error: Exception) -> None:
         """Puts a batch back that did not fit into the memory of the devices, and halves the size of the next ones."""
         if not is_out_of_memory(error):
             raise error
@@ -304,7 +320,7 @@ class _Extraction:
             del self.open[number]
             self._without_tiles(one)
             return
-        task = partial(write_job, self.written, one.job, self.models, rows, one.planned_out)
+        task = partial(write_job, self.written, one.job, self.models, rows, one.planned_out, one.plan)
         self.writing.append((self.writer.submit(task), number))
 
     def _write_finished(self, wait: bool = False) -> None:
@@ -319,6 +335,7 @@ class _Extraction:
     def _without_tiles(self, one: _Open) -> None:
         bad = one.gathered.rows(BAD)
         rejected = one.planned_out + len(one.gathered.rows(REJECTED))
+        draw(self.folder, one.job, one.plan, one.gathered)
         one.lock.release()
         report = Report(one.job.name, one.job.path, 0, len(bad), rejected)
         if len(bad):
@@ -353,46 +370,20 @@ class _Extraction:
         self.idle_told = idle
 
 
+def joined(parts: Sequence[Summary], jobs: Sequence[Job]) -> Summary:
+    """One summary of several, its reports in the order of `jobs`."""
+    reports = {report.slide: report for part in parts for report in part.reports}
+    seconds = sum(part.seconds for part in parts)
+    return Summary(
+        [reports[job.name] for job in jobs],
+        sum(part.before for part in parts),
+        sum(part.tiles for part in parts),
+        seconds,
+        sum(part.waited * part.seconds for part in parts) / max(seconds, 1e-9),
+        [note for part in parts for note in part.notes],
+    )
+
+
 def told(report: Report, job: Job) -> Report:
     """The same, with the patient and the label of the slide."""
     return replace(report, patient=job.patient, label=job.label)
-
-
-@dataclass
-class _Rows:
-    """Prepared tiles of one job that wait for a batch: their rows, and for each rule the pixels."""
-
-    job: int
-    numbers: np.ndarray
-    prepared: tuple[np.ndarray, ...]
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def part(self, chosen: slice) -> _Rows:
-        return _Rows(self.job, self.numbers[chosen], tuple(array[chosen] for array in self.prepared))
-
-
-def _taken(pending: deque[_Rows], size: int) -> list[_Rows]:
-    """At most `size` tiles from the front of what waits."""
-    parts: list[_Rows] = []
-    left = size
-    while pending and left:
-        rows = pending.popleft()
-        if len(rows) > left:
-            pending.appendleft(rows.part(slice(left, None)))
-            rows = rows.part(slice(left))
-        parts.append(rows)
-        left -= len(rows)
-    return parts
-
-
-def _batch(parts: Sequence[_Rows], devices: Devices) -> list[np.ndarray]:
-    """For each rule one array of the size of a batch, zeros where there are no tiles."""
-    batch = []
-    for which in range(len(devices.rules)):
-        arrays = [rows.prepared[which] for rows in parts]
-        whole = np.zeros((devices.size, *arrays[0].shape[1:]), np.uint8)
-        np.concatenate(arrays, out=whole[: sum(map(len, arrays))])
-        batch.append(whole)
-    return batch

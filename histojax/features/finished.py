@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,21 +16,35 @@ from histojax.data.cut_slide import bytes_of
 from histojax.data.tiles import Source
 from histojax.features.collect import BAD, GOOD, REJECTED, Gathered, Picked
 from histojax.features.device import Model
+from histojax.features.drawing import write_drawing
 from histojax.features.feature_file import Rows, write_coords, write_features
 from histojax.features.folder import DONE, JobFolder, Report
+from histojax.features.hdf5 import DamagedFile
 from histojax.features.jobs import Job, Work
 from histojax.features.read import read_coords, read_header
+from histojax.features.reading import Plan
 from histojax.features.stored import Header, Origin
+
+Found = TypeVar("Found")
+
+
+def asides(path: Path) -> Iterator[Path]:
+    """Names for a damaged file, which no program takes for features."""
+    return (path.with_name(f"{path.name}.damaged{number or ''}") for number in count())
 
 
 @dataclass(frozen=True)
 class Written:
-    """Where files are written, and how: `save` is the dtype of the numbers, `dtype` that of the matrix products."""
+    """Where files are written, and how: `save` is the dtype of the numbers, `dtype` that of the matrix products.
+
+    `notes` has a sentence on each file that was found damaged and moved aside.
+    """
 
     folder: JobFolder
     work: Work
     save: str = "float32"
     dtype: str = "float32"
+    notes: list[str] = field(default_factory=list, compare=False)
 
     def origin(self, model: Model) -> Origin:
         """Who makes the features of an encoder."""
@@ -64,17 +80,46 @@ class Written:
             "licences": [one.terms() for one in origin.licences],
         }
 
+    def has(self, model: Model, job: Job) -> bool:
+        """Whether the features of an encoder are there and whole, or of another kind, which `look` refuses."""
+        path = self.folder.features(model.name, job.name)
+        try:
+            return path.exists() and bool(read_header(path))
+        except DamagedFile:
+            return False
+        except UserError:
+            return True
+
+    def whole(self, path: Path, read: Callable[[Path], Found]) -> Found | None:
+        """What `read` finds in a file, None if it is missing or damaged; a damaged one is moved aside and noted.
+
+        Only for the owner of the slide's lock. Raises UserError for a file of another kind.
+        """
+        if not path.exists():
+            return None
+        try:
+            return read(path)
+        except DamagedFile as error:
+            aside = next(one for one in asides(path) if not one.exists())
+            path.rename(aside)
+            self.notes.append(f"{error.what}: moved to {aside.name} and made anew")
+            return None
+
     def begin(self, models: Sequence[Model]) -> None:
         """Makes the folders and extract.json; raises UserError if they are of another extraction."""
         with_patches = any(not job.labelled for job in self.work.jobs)
-        self.folder.make([model.name for model in models], with_patches)
+        with_pictures = any(not job.planned for job in self.work.jobs)
+        self.folder.make([model.name for model in models], with_patches, with_pictures)
         self.folder.begin(self.work.selection(), {model.name: self.facts(model) for model in models})
 
 
-def write_job(written: Written, job: Job, models: Sequence[Model], gathered: Gathered, planned_out: int) -> Report:
-    """Writes the files of a slide: its coordinates, then the features of each encoder that are not there yet."""
+def write_job(
+    written: Written, job: Job, models: Sequence[Model], gathered: Gathered, planned_out: int, plan: Plan | None = None
+) -> Report:
+    """Writes the files of a slide: its picture, its coordinates, then features of each encoder that lacks them."""
     good, bad = gathered.rows(GOOD), gathered.rows(BAD)
     folder = written.folder
+    draw(folder, job, plan, gathered)
     if job.coords is not None:
         _write_patches(written, job, job.coords[np.sort(np.r_[good, bad])])
     rejected = planned_out + len(gathered.rows(REJECTED))
@@ -95,15 +140,24 @@ def write_job(written: Written, job: Job, models: Sequence[Model], gathered: Gat
     return Report(job.name, job.path, len(good), len(bad), rejected)
 
 
+def draw(folder: JobFolder, job: Job, plan: Plan | None, gathered: Gathered) -> None:
+    """Writes the picture and the outlines of a slide whose tiles were chosen now."""
+    if plan is None or plan.drawing is None:
+        return
+    why = {row: "unreadable" if gathered.state[row] == BAD else reason for row, reason in gathered.reasons.items()}
+    reasons = [why.get(row, "") for row in range(gathered.count)]
+    write_drawing(plan.drawing, job.name, reasons, folder.picture(job.name), folder.outlines(job.name))
+
+
 def _write_patches(written: Written, job: Job, coords: np.ndarray) -> None:
     """The coordinates of a slide, or the check that those that are there are the same."""
     path = written.folder.patches(job.name)
-    if path.exists():
-        there, _ = read_coords(path)
-        if not np.array_equal(there, coords):
+    there = written.whole(path, read_coords)
+    if there is not None:
+        if not np.array_equal(there[0], coords):
             raise UserError(
-                f"{path}: holds other tiles than were chosen now ({len(there)} and {len(coords)}); were they chosen by "
-                "another program or version? Take another --out"
+                f"{path}: holds other tiles than were chosen now ({len(there[0])} and {len(coords)}); were they chosen "
+                "by another program or version? Take another --out"
             )
         return
     write_coords(path, job.name, coords, job.geometry, written.folder.inner)
@@ -149,20 +203,21 @@ def look(written: Written, job: Job, models: Sequence[Model]) -> Report | None:
     """The report of a slide whose files are all there, None if some are missing.
 
     Raises UserError for a file that was made with another encoder, weights, preprocessing or selection, or that has
-    not as many rows as it should: it is never overwritten.
+    not as many rows as it should: it is never overwritten. One that is damaged is moved aside and missing then.
     """
     headers = []
     for model in models:
-        path = written.folder.features(model.name, job.name)
-        if path.exists():
-            headers.append(read_header(path))
+        header = written.whole(written.folder.features(model.name, job.name), read_header)
+        if header is not None:
+            headers.append(header)
             _refuse_other(headers[-1], written, model)
             _refuse_namesake(headers[-1], job)
     if not headers:
         return None
     for header in headers:
         _check_rows(header, written, job)
-    if len(headers) < len(models):
+    placed = job.coords is not None or not job.planned
+    if len(headers) < len(models) or (placed and not written.folder.patches(job.name).exists()):
         return None
     header = headers[0]
     return Report(job.name, job.path, header.tiles, header.skipped or 0, header.rejected or 0, DONE)
@@ -216,8 +271,8 @@ def _check_rows(header: Header, written: Written, job: Job) -> None:
     rows = header.tiles + (header.skipped or 0)
     patches = written.folder.patches(job.name)
     expected = job.count if job.planned and not written.work.check else None
-    if expected is None and patches.exists():
-        expected = len(read_coords(patches)[0])
+    if expected is None and (there := written.whole(patches, read_coords)) is not None:
+        expected = len(there[0])
     if expected is not None and rows != expected:
         raise UserError(
             f"{header.path}: has {rows} rows (skipped tiles included), but there are {expected} tiles: was it made "

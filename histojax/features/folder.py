@@ -3,6 +3,8 @@
     OUT/10x_256px_0px_overlap/
       patches/SLIDE_patches.h5        coordinates of the tiles
       features_ENCODER/SLIDE.h5       their features (feature_file.py)
+      visualization/SLIDE.jpg         of slides that were read themselves: what became of their tiles
+      contours_geojson/SLIDE.geojson  and the outlines of their tissue
       extract.json                    what chose the tiles, and the encoders with their hashes
       slides.csv                      a row a slide: tiles, skipped, rejected, state, reason, patient, label
       failed.csv                      the rows of those that gave no features
@@ -30,7 +32,7 @@ from histojax.data.store_parts import file_stem
 from histojax.features.stored import Geometry
 
 FORMAT = 1
-LOCKS = ".locks"
+LOCKS, PATCHES, PICTURES, OUTLINES = ".locks", "patches", "visualization", "contours_geojson"
 DONE, EMPTY, FAILED, QUARANTINED, WAITING = "done", "no tile", "failed", "quarantined", "waiting"
 BAD = (FAILED, QUARANTINED)
 
@@ -80,16 +82,25 @@ class JobFolder:
 
     def patches(self, slide: str) -> Path:
         """The file of a slide's coordinates."""
-        return self.base / "patches" / f"{file_stem(slide)}_patches.h5"
+        return self.base / PATCHES / f"{file_stem(slide)}_patches.h5"
+
+    def picture(self, slide: str) -> Path:
+        """The picture of a slide and its tiles."""
+        return self.base / PICTURES / f"{file_stem(slide)}.jpg"
+
+    def outlines(self, slide: str) -> Path:
+        """The outlines of a slide's tissue."""
+        return self.base / OUTLINES / f"{file_stem(slide)}.geojson"
 
     def lock(self, name: str) -> Path:
         """The lock of a slide."""
         return self.base / LOCKS / f"{file_stem(name)}.lock"
 
-    def make(self, encoders: Iterable[str], with_patches: bool) -> None:
+    def make(self, encoders: Iterable[str], with_patches: bool, with_pictures: bool = False) -> None:
         """Makes the folders; raises UserError where that is not possible."""
         folders = [self.base / LOCKS, *(self.out / self.within(name) for name in encoders)]
-        for folder in [*folders, *([self.base / "patches"] if with_patches else [])]:
+        beside = [PATCHES] * with_patches + [PICTURES, OUTLINES] * with_pictures
+        for folder in [*folders, *(self.base / name for name in beside)]:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -97,7 +108,8 @@ class JobFolder:
 
     def remove_leftovers(self, slide: str, encoders: Iterable[str]) -> None:
         """Temporary files that a killed writer left; only for the owner of the slide's lock."""
-        for path in [self.patches(slide), *(self.features(name, slide) for name in encoders)]:
+        ours = [self.patches(slide), self.picture(slide), self.outlines(slide)]
+        for path in [*ours, *(self.features(name, slide) for name in encoders)]:
             if path.parent.is_dir():
                 start = f".{path.name}."
                 for name in os.listdir(path.parent):

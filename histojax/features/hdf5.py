@@ -18,7 +18,17 @@ from histojax.common.first_bytes import known_start
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 CHUNK_BYTES = 1 << 20
+AGAIN = "delete it and extract or copy it again"
 MOST = 64  # times the bytes of its file that a dataset may claim
+
+
+class DamagedFile(UserError):
+    """A file that was HDF5 once, or is empty."""
+
+    @property
+    def what(self) -> str:
+        """The message without its advice."""
+        return str(self).rpartition(";")[0]
 
 
 @contextlib.contextmanager
@@ -32,7 +42,7 @@ def opened(path: str | os.PathLike) -> Iterator[h5py.File]:
         raise UserError(f"{path}: cannot be read ({reason(error)}); expected a feature file") from None
     if MAGIC.startswith(start) and start != MAGIC:
         what = f"truncated ({len(start)} bytes)" if start else "empty (0 bytes)"
-        raise UserError(f"{path}: {what}; delete it and extract or copy it again")
+        raise DamagedFile(f"{path}: {what}; {AGAIN}")
     if not start.startswith(MAGIC):
         what = known_start(start, "features", "an HDF5 file") or f"no HDF5 file (it starts with {start[:8]!r})"
         raise UserError(f"{path}: {what}; expected a feature file")
@@ -44,7 +54,7 @@ def opened(path: str | os.PathLike) -> Iterator[h5py.File]:
         raise
     except (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
         said = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: damaged or truncated ({said}); delete it and extract or copy it again") from None
+        raise DamagedFile(f"{path}: damaged or truncated ({said}); {AGAIN}") from None
 
 
 def dataset(file: h5py.File, name: str) -> h5py.Dataset | None:

@@ -16,6 +16,7 @@ from histojax.data.preprocess import fit
 from histojax.data.slide_list import SlideEntry
 from histojax.data.slide_marks import NO_MARKS, Marks, read_marks
 from histojax.data.tiles import Source
+from histojax.features.drawing import Drawing, drawing_of
 from histojax.slides.choose import check_tile, choose_tiles
 from histojax.slides.settings import TileSettings
 from histojax.slides.slide import BadSlide, Slide
@@ -54,6 +55,7 @@ class Plan:
     slide_bytes: int
     rejected: int
     notes: tuple[str, ...] = ()
+    drawing: Drawing | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,9 @@ class Planner:
     def __call__(self, entry: SlideEntry) -> Plan:
         """The tiles of a slide; raises BadSlide."""
         with opened(entry, self.mpp) as slide:
+            slide.check_mpp(self.settings.mpp)
             choice = choose_tiles(slide, self.settings, *read_marks(slide, self.marks, entry))
+            drawing = drawing_of(slide, choice)
             return Plan(
                 choice.coords,
                 choice.footprint,
@@ -112,6 +116,7 @@ class Planner:
                 bytes_of(entry.path),
                 sum(choice.rejected.values()),
                 tuple(slide.notes),
+                drawing,
             )
 
 

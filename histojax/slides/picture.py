@@ -30,10 +30,10 @@ MARGIN, LINE, TITLE_SIZE, TEXT_SIZE = 16, 26, 22, 16
 
 
 def background_of(slide: Slide, choice: Choice) -> tuple[np.ndarray, float]:
-    """(thumbnail (h, w, 3) uint8, level-0 pixels per pixel of it) to draw on: small slides are read more finely."""
+    """(image (h, w, 3) uint8, level-0 pixels per pixel of it) to draw on: small slides are read more finely."""
     if max(choice.thumbnail.shape) >= LONG_SIDE / 2:
-        return choice.thumbnail, choice.scale
-    return slide.thumbnail(slide.mpp * max(slide.size) / LONG_SIDE)
+        return _enlarged(choice.thumbnail, choice.scale)
+    return _enlarged(*slide.thumbnail(slide.mpp * max(slide.size) / LONG_SIDE))
 
 
 def qc_picture(

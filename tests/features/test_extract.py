@@ -20,8 +20,9 @@ from histojax.common.errors import UserError
 from histojax.common.locks import try_lock
 from histojax.data.store import COORDINATES, PIXELS, Tile, finish_store, start_store, write_part
 from histojax.features import extract as flow
+from histojax.features.asked import by_missing
 from histojax.features.device import Devices, Model
-from histojax.features.extract import extract
+from histojax.features.extract import extract, joined
 from histojax.features.finished import Written
 from histojax.features.folder import JobFolder, geometry_name
 from histojax.features.jobs import find_work
@@ -102,7 +103,7 @@ def test_batches_neighbours_and_workers_change_nothing(tmp_path, slides, tiny, m
     job(slides, tmp_path / "a", [("tiny", tiny)])
     for number, path in enumerate(sorted(slides.iterdir())[::-1]):  # one after the other, in another order
         job(path, tmp_path / "b", [("tiny", tiny)], shard=(0, 1))
-        assert len(files(tmp_path / "b")) == 3 + 2 * (number + 1)
+        assert len(files(tmp_path / "b")) == 3 + 4 * (number + 1)
     monkeypatch.setattr(flow, "CHUNKS_AHEAD", 1)
     job(slides, tmp_path / "c", [("tiny", tiny)], workers=2)
     assert files(tmp_path / "a") == files(tmp_path / "b") == files(tmp_path / "c")
@@ -185,6 +186,64 @@ def test_a_file_of_other_weights_is_never_overwritten(tmp_path, slides, tiny):
     (base / "extract.json").unlink()
     with pytest.raises(UserError, match=r"s0\.h5: has 3 rows .* there are 12 tiles"):
         job(slides, tmp_path, [("tiny", tiny)])
+
+
+@pytest.mark.parametrize("place", ["features_tiny/s0.h5", "patches/s0_patches.h5"])
+def test_a_damaged_file_is_moved_aside_and_made_anew(tmp_path, slides, tiny, place):
+    job(slides, tmp_path, [("tiny", tiny)])
+    was, path = files(tmp_path), tmp_path / "10x_32px_0px_overlap" / place
+    for number in ("", "1"):
+        path.write_bytes(path.read_bytes()[:-100])
+        summary = job(slides, tmp_path, [("tiny", tiny)])
+        aside = path.with_name(f"{path.name}.damaged{number}")
+        assert any(aside.name in note and "damaged or truncated" in note for note in summary.notes)
+        there = files(tmp_path)
+        assert there.pop(str(aside.relative_to(tmp_path))) == path.read_bytes()[:-100]
+        assert {name: there[name] for name in was} == was
+    path.write_text("notes of mine")
+    with pytest.raises(UserError, match="expected a feature file"):
+        job(slides, tmp_path, [("tiny", tiny)])
+    assert path.read_text() == "notes of mine"
+
+
+def test_an_encoder_that_is_added_later_is_computed_alone(tmp_path, slides, tiny):
+    both = [Model("tiny", tiny), Model("other", encoder("other", 1))]
+    job(slides, tmp_path / "a", both)
+    job(slides, tmp_path / "b", both[:1])
+    path = tmp_path / "b/10x_32px_0px_overlap/features_tiny/s1.h5"
+    path.write_bytes(path.read_bytes()[:-1])
+    work = find_work([str(slides)], SETTINGS, 1.0, "slides")
+    written = Written(JobFolder(tmp_path / "b", geometry_name(work.geometry)), work)
+    parts = by_missing(written, both, work.jobs)
+    assert [([one.name for one in lacking], [one.name for one in jobs]) for lacking, jobs in parts] == [
+        (["other"], ["s0", "s2"]),
+        (["tiny", "other"], ["s1"]),
+    ]
+    found = []
+    for lacking, jobs in parts:
+        part = dataclasses.replace(work, jobs=tuple(jobs))
+        found.append(job(slides, tmp_path / "b", lacking, work=part, wanted=both))
+    summary = joined(found, work.jobs)
+    assert [report.slide for report in summary.reports] == ["s0", "s1", "s2"] and summary.tiles == 19
+    (tmp_path / "b/10x_32px_0px_overlap/features_tiny/s1.h5.damaged").unlink()
+    assert files(tmp_path / "b") == files(tmp_path / "a")
+    assert by_missing(written, both, work.jobs) == [(tuple(both), list(work.jobs))]
+
+
+def test_a_picture_and_the_outlines_lie_beside(tmp_path, slides, tiny):
+    image = picture(4 * TILE, 2 * TILE)
+    image[:TILE, :TILE] = 240
+    Image.fromarray(image).save(slides / "s1.png")
+    Image.fromarray(np.full_like(image, 240)).save(slides / "s2.png")
+    settings = dataclasses.replace(SETTINGS, checks=("blank",))
+    job(slides, tmp_path / "once", [("tiny", tiny)], settings)
+    base = tmp_path / "once/10x_32px_0px_overlap"
+    for name in ("s0", "s1", "s2"):  # the last one has no tile left
+        with Image.open(base / "visualization" / f"{name}.jpg") as shown:
+            assert min(shown.size) > 700
+        assert json.loads((base / "contours_geojson" / f"{name}.geojson").read_text())["features"]
+    job(slides, tmp_path / "twice", [("tiny", tiny)], settings, workers=1)
+    assert files(tmp_path / "once") == files(tmp_path / "twice")
 
 
 def test_bad_tiles_and_bad_slides_are_named_and_survived(tmp_path, slides, tiny, monkeypatch):
@@ -323,7 +382,8 @@ def test_a_slide_that_another_job_holds_is_waited_for(tmp_path, slides, tiny, mo
     made = folder.features("tiny", "s1")
 
     def other_job_ends(_):
-        for name in ("patches/s1_patches.h5", "features_tiny/s1.h5"):
+        pictures = ("visualization/s1.jpg", "contours_geojson/s1.geojson")
+        for name in (*pictures, "patches/s1_patches.h5", "features_tiny/s1.h5"):
             shutil.copy(tmp_path / "a" / folder.inner / name, folder.base / name)
         lock.release()
 
@@ -367,7 +427,7 @@ def test_a_full_disk_stops_by_name_and_the_next_start_goes_on(tmp_path, slides, 
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, old[1]))
     try:
-        with pytest.raises(UserError, match=r"s1\.h5: cannot be written"):
+        with pytest.raises(UserError, match=r"visualization/s0\.jpg: cannot be written"):
             job(slides, tmp_path / "a", [("tiny", tiny)])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
