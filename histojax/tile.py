@@ -154,6 +154,7 @@ def in_words(summary: Any, out: str, left_out: Sequence[tuple[str, str]] = ()) -
         lines.append(f"            all {len(left_out)} are listed in {Path(out) / 'left_out.csv'}")
     lines.append(f"seconds     {summary.seconds:.1f} ({hms(summary.seconds)})")
     lines.append(f"look at     {Path(out) / 'qc'}")
+    lines.append(f"next        histojax train ... --config.data.train={out}, or histojax extract ... --input {out}")
     return "\n".join(lines)
 
 

@@ -130,6 +130,7 @@ def finish(loop: Loop) -> str:
         lines.append(f"unreadable {len(bad)} evaluation tiles were left out, listed in {loop.workdir / BAD_EVAL_TILES}")
     if left_out := loop.source.facts.left_out:
         lines.append(f"left out   {len(left_out)} files that are no tiles, listed in {loop.workdir / LEFT_OUT}")
+    lines.append(f"features   python -m histojax.extract --encoder {loop.workdir} --input SLIDES --out features")
     lines += ["next, on your own tiles (a folder, CSV, zip or tile store):", f"  {next_command(loop)}"]
     return "\n".join(lines)
 
