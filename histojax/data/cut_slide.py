@@ -22,7 +22,7 @@ from histojax.data.decode import BadTile, encode_png
 from histojax.data.slide_list import SlideEntry
 from histojax.data.slide_marks import NO_MARKS, Marks, marks_digest, read_marks
 from histojax.data.store import COORDINATES, PIXELS, Tile, part_done, part_facts, write_part
-from histojax.data.store_parts import change_part, check_plan, file_stem, part_path
+from histojax.data.store_parts import change_part, check_plan, file_stem, part_path, shard_is_whole
 from histojax.slides.choose import Choice, check_tile, choose_tiles
 from histojax.slides.geojson import write_geojson
 from histojax.slides.mpp import REMEDY, UNKNOWN
@@ -88,10 +88,12 @@ def cut_slide(unit: tuple[Cut, SlideEntry]) -> Report:
     notes: tuple[str, ...] = ()
     with lock:
         _check_plan(cut)
-        state = BEFORE if part_done(out, entry.name) else DONE
+        damaged = part_done(out, entry.name) and not shard_is_whole(out, entry.name)
+        state = BEFORE if part_done(out, entry.name) and not damaged else DONE
         if state == DONE:
             with opened(entry, cut.mpp) as slide:
                 _write_slide(out, cut, entry, slide)
+            notes = ("its shard in the store was damaged: cut again",) * damaged
         else:
             notes = brought_up_to_date(out, cut, entry)
         done = part_facts(out, entry.name)

@@ -158,7 +158,10 @@ def _walk(folder: Path, found: Found) -> Iterator[tuple[str, int]]:
             found.leave_out(inside, LOOPS)
             continue
         seen.add(real)
-        for entry in _entries(path):
+        entries = _entries(path)
+        if any(is_of_store(entry.name) for entry in entries):  # its pictures for people are no tiles
+            raise UserError(f"{folder}: holds a tile store, {path}: name the store itself, and images apart from it")
+        for entry in entries:
             name = f"{inside}/{entry.name}" if inside else entry.name
             if is_system(entry.name + "/" * entry.is_dir()):
                 found.leave_out(name, HIDDEN)
@@ -166,6 +169,11 @@ def _walk(folder: Path, found: Found) -> Iterator[tuple[str, int]]:
                 (links if entry.is_symlink() else waiting).append((entry.path, name))
             elif _accept(name, found) and (size := _size(entry, name, found)) > 0:
                 yield name, size
+
+
+def is_of_store(name: str) -> bool:
+    """Whether a file of this name tells that its folder is a tile store, or what a copy left of one."""
+    return name in ("store.json", "index.arrow") or name.endswith(".arrayrecord")
 
 
 def _entries(path: str) -> list[os.DirEntry]:

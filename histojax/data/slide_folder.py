@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from histojax.common.errors import UserError
-from histojax.data.find import DRAWINGS, DRAWN, HIDDEN, is_system
+from histojax.data.find import DRAWINGS, DRAWN, HIDDEN, is_of_store, is_system
 from histojax.data.formats import OTHER, is_tile_name, suffix_of
 from histojax.slides.dicom_folder import series_uid
 
@@ -83,6 +83,12 @@ def _walk(folder: Path, found: FoundSlides) -> Iterator[tuple[Path, list[str]]]:
             folders.clear()
             continue
         seen.add(real)
+        if any(map(is_of_store, files)):
+            if Path(place) == folder:
+                raise UserError(f"{folder}: a tile store, not slides: name the folder of its slides")
+            found.left_out.append((place, STORES))
+            folders.clear()
+            continue
         kept = []
         for name in sorted(folders):
             path = Path(place) / name
@@ -90,8 +96,6 @@ def _walk(folder: Path, found: FoundSlides) -> Iterator[tuple[Path, list[str]]]:
                 found.left_out.append((str(path), HIDDEN))
             elif name.lower() in DRAWINGS:
                 found.left_out.append((str(path), DRAWN))
-            elif (path / "store.json").exists():
-                found.left_out.append((str(path), STORES))
             elif not is_mirax_data(path):
                 kept.append(name)
         folders[:] = kept

@@ -11,6 +11,7 @@ from typing import Any
 from histojax.common.errors import UserError
 from histojax.common.files import expanded
 from histojax.data.files import open_csv, open_folder, open_zip
+from histojax.data.find import is_of_store
 from histojax.data.formats import OTHER_OF, SUFFIXES
 from histojax.data.subset import is_subset, open_subset
 from histojax.data.synthetic import SyntheticTissue
@@ -88,7 +89,7 @@ def what_ending_in(suffix: str) -> str:
 
 
 def _open_directory(path: Path) -> Source:
-    if os.path.exists(path / "store.json") or any(path.glob("*.arrayrecord")):
+    if any(map(is_of_store, os.listdir(path))):
         from histojax.data.store import open_store
 
         return open_store(path)

@@ -98,12 +98,14 @@ def read_store_json(out: Path) -> dict[str, Any]:
     """{format, kind, plan} of a store; raises UserError for a folder that is none, or one of another format."""
     if not (out / "store.json").exists():
         raise UserError(f"{out}: this is no tile store (no store.json); was it copied in part?")
-    content = read_json(out / "store.json")
+    content = {"kind": None, "plan": None} | read_json(out / "store.json")
     if content.get("format") != FORMAT:
         raise UserError(
             f"{out}: a tile store of format {content.get('format', 1)}, which this histojax does not read (it reads "
             f"{FORMAT}): make it anew from its slides or tiles, in another folder"
         )
+    if content["kind"] not in (PIXELS, COORDINATES) or not isinstance(content["plan"], dict):
+        raise UserError(f"{out / 'store.json'}: damaged (no kind or plan of a store in it); copy the store again")
     return content
 
 
@@ -126,6 +128,12 @@ def refuse_another(out: Path, was: Mapping[str, Any], now: Mapping[str, Any]) ->
 def part_done(out: Path, name: str) -> bool:
     """Whether the part of this name is written."""
     return part_path(out, name).exists()
+
+
+def shard_is_whole(out: Path, name: str) -> bool:
+    """Whether the shard of a part that is done has the size with which it was written."""
+    size = part_facts(out, name)["shard_bytes"]
+    return not size or (shard_path(out, name).exists() and shard_path(out, name).stat().st_size == size)
 
 
 def part_facts(out: Path, name: str) -> dict[str, Any]:

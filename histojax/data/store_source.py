@@ -22,6 +22,8 @@ from histojax.data.store_merge import PATIENT
 from histojax.data.store_parts import COORDINATES, META, meta_of, read_store_json, tile_name
 from histojax.data.tiles import UNLABELLED, Facts, Source
 
+REMEDY = "copy the store again, or run the command that wrote it again"
+
 
 def open_store(path: str | Path) -> Source:
     """The tiles of a store, of either kind; raises UserError if it is not whole, or of another format."""
@@ -62,12 +64,14 @@ class Index:
     def _check_shards(self) -> None:
         """Raises UserError for a shard that is missing or of another size than it was written with."""
         folder = self.root / "tiles"
-        with os.scandir(folder) as entries:
-            found = {entry.name: entry.stat().st_size for entry in entries}
+        found: dict[str, int] = {}
+        if folder.is_dir():
+            with os.scandir(folder) as entries:
+                found = {entry.name: entry.stat().st_size for entry in entries}
         for _, shard, tiles, size, _ in self._meta["parts"]:
             if tiles and found.get(shard) != size:
                 what = f"has {found[shard]} bytes, expected {size}" if shard in found else "is missing"
-                raise UserError(f"{folder / shard}: this shard of the store {what}; copy the store again")
+                raise UserError(f"{folder / shard}: this shard of the store {what}; {REMEDY}")
 
     def column(self, title: str) -> np.ndarray:
         """(n,) a column of numbers, or the codes of one of names; not copied."""
@@ -234,4 +238,4 @@ def _mapped(root: Path) -> tuple[pa.RecordBatch, dict[str, Any]]:
         assert META in reader.schema.metadata
         return reader.get_batch(0), meta_of(reader.schema)
     except (OSError, pa.ArrowInvalid, KeyError, ValueError, AssertionError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); copy the store again, or run its writer again") from None
+        raise UserError(f"{path}: cannot be read ({error}); {REMEDY}") from None

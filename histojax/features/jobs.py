@@ -15,6 +15,7 @@ from openslide import OpenSlide
 
 from histojax.common.errors import UserError
 from histojax.common.files import expanded
+from histojax.data.find import is_of_store
 from histojax.data.formats import is_tile_name
 from histojax.data.slide_list import SlideEntry, find_slides
 from histojax.data.slide_marks import NO_MARKS, Marks, check_marks
@@ -177,7 +178,7 @@ def find_work(
 def _kind(spec: str, slides_dir: str | None) -> str:
     """stores, patches or slides: by looking at what it is, not at its name alone."""
     path = expanded(spec)
-    if path.is_dir() and ((path / "store.json").exists() or any(path.glob("*.arrayrecord"))):
+    if path.is_dir() and any(is_of_store(inner.name) for inner in path.iterdir()):
         return "stores"
     if path.suffix.lower() == ".zip" or (not path.exists() and spec.startswith(("synthetic", "tfds:"))):
         return "patches"

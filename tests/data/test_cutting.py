@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -230,6 +231,19 @@ def test_another_slide_of_the_same_name_is_refused(made, slides, tmp_path):
     summary = cut_slides([SlideEntry(other, other.stem)], Cut(str(made[0]), SETTINGS), workers=0)
     assert "another slide of this name" in summary.failures[0].why
     assert len(open_source(str(made[0]))) == made[1].written.tiles
+
+
+@pytest.mark.parametrize("size", [None, 1000])
+def test_a_shard_that_is_damaged_is_made_again(made, slides, tmp_path, size):
+    out = tmp_path / "out"
+    shutil.copytree(made[0], out)
+    shard = out / "tiles" / "TCGA-AA-0001-01Z.arrayrecord"
+    shard.unlink() if size is None else os.truncate(shard, size)
+    with pytest.raises(UserError, match="or run the command that wrote it again"):
+        open_source(str(out))
+    summary = cut(slides, out)
+    assert (summary.count("done"), summary.reports[0].notes) == (1, ("its shard in the store was damaged: cut again",))
+    assert digests(out / "tiles") == digests(made[0] / "tiles") and len(open_source(str(out))) == summary.written.tiles
 
 
 @pytest.mark.parametrize("change", ["file", "mpp", "annotation"])

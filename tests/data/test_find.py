@@ -165,3 +165,10 @@ def test_names_in_utf_8_that_the_archive_does_not_call_so(tmp_path):
     (tmp_path / "t.zip").write_bytes(data)
     source = open_source(tmp_path / "t.zip")
     assert source.classes == ("Fett", "Tumör") and source.read(1)[0, 0, 0] == 0
+
+
+@pytest.mark.parametrize("left", ["store.json", "index.arrow", "tiles/a.arrayrecord"])
+def test_pictures_of_a_store_are_never_tiles(tmp_path, left):
+    put(tmp_path / "stores", {"one/qc/a.png": b"x", f"one/{left}": b"x"})
+    with pytest.raises(UserError, match=r"holds a tile store, .*one"):
+        find_in_folder(tmp_path / "stores")

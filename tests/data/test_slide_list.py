@@ -184,3 +184,14 @@ def test_patients_of_barcodes_and_nothing_at_all(tmp_path):
         (tmp_path / "e").mkdir(exist_ok=True)
         with pytest.raises(UserError, match=words):
             find_slides(specs)
+
+
+def test_a_store_is_no_folder_of_slides(tmp_path):
+    (tmp_path / "store" / "qc").mkdir(parents=True)
+    (tmp_path / "store" / "qc" / "a.png").touch()
+    (tmp_path / "store" / "index.arrow").touch()
+    with pytest.raises(UserError, match="a tile store, not slides"):
+        find_slides([tmp_path / "store"])
+    (tmp_path / "b.png").touch()
+    found = find_slides([tmp_path])
+    assert [e.name for e in found.entries] == ["b"] and found.left_out == ((str(tmp_path / "store"), "tile stores"),)
