@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from histojax.common import cli
 from histojax.common.errors import UserError
-from histojax.slides.flags import add_tile_flags, thresholds_help, tile_flags_help, tile_settings
+from histojax.slides.flags import add_tile_flags, settings_given, thresholds_help, tile_flags_help, tile_settings
 from histojax.slides.mpp import mpp_of_flag
+from histojax.slides.settings import flag_of
 
 HELP = f"""\
 histojax extract: features of tiles, one HDF5 file a slide, in a folder that TRIDENT, Patho-Bench and CLAM scripts read
@@ -120,8 +121,14 @@ def _checked(values: Any) -> dict[str, Any]:
         "mpp": mpp_of_flag(values.mpp),
         "tokens": values.patch_tokens,
         "batch_size": batch,
+        "of_slides": (*_flags_of_slides(values),),
         **{name: getattr(values, name) for name in copied},
     }
+
+
+def _flags_of_slides(values: Any) -> Iterator[str]:
+    yield from (flag_of(name) for name in settings_given(values))
+    yield from (f"--{name.replace('_', '-')}" for name in ("mpp", *MARKS) if getattr(values, name) is not None)
 
 
 def _encoders(specs: Sequence[str], weights: Sequence[str]) -> tuple[tuple[str, str | None], ...]:

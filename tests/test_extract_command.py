@@ -103,6 +103,13 @@ def test_mistakes_are_one_line(run, slides, tmp_path, capsys, words, message):
     assert not list(tmp_path.rglob("*.h5"))
 
 
+def test_flags_of_slides_are_not_ignored_for_patches(run, slides, tmp_path, capsys):
+    given = ["extract", "--encoder", str(run), "--input", str(slides), "--out", str(tmp_path)]
+    assert main([*given, "--tile-px", "32"]) == 2  # a folder of images is patches
+    assert "--tile-px is for slides, and" in (said := capsys.readouterr().err) and "--kind slides" in said
+    assert not list(tmp_path.rglob("*.h5"))
+
+
 def test_help(capsys):
     assert main(["extract", "--help"]) == 0
     assert "--patch-tokens" in capsys.readouterr().out

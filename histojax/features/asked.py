@@ -67,6 +67,7 @@ class Asked:
         tokens: whether patch tokens are kept.
         commercial, offline: as of load_encoder.
         batch_size: tiles of a batch over all devices; None: by device and input.
+        of_slides: the flags that were given and say how slides are cut.
     """
 
     encoders: tuple[Wanted, ...]
@@ -86,10 +87,15 @@ class Asked:
     commercial: bool = False
     offline: bool = False
     batch_size: int | None = None
+    of_slides: tuple[str, ...] = ()
 
     def work(self) -> Work:
         """What there is to do."""
-        return find_work(self.inputs, self.settings, self.mpp, self.kind, self.marks, self.slides_dir)
+        work = find_work(self.inputs, self.settings, self.mpp, self.kind, self.marks, self.slides_dir)
+        if self.of_slides and work.sources:
+            why = "is cut already" if work.settings else "is read as patches (--kind slides: its images are slides)"
+            raise UserError(f"{self.of_slides[0]} is for slides, and {self.inputs[0]} {why}; leave the flag out")
+        return work
 
     def models(self) -> list[Model]:
         """The encoders, loaded; raises UserError for two of one name."""

@@ -11,7 +11,7 @@ import contextlib
 import io
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -31,6 +31,7 @@ from histojax.features.folder import EMPTY, FAILED, QUARANTINED, Report
 from histojax.features.jobs import Job, Work
 from histojax.features.reading import CHUNK, Chunk, Pixels, Plan, Planner, Reader
 from histojax.parallel.backend import is_out_of_memory
+from histojax.slides.slide import BadSlide
 
 LOOK_AGAIN_SECONDS = 2.0
 CHUNKS_AHEAD = 2  # of each worker, waiting to be put into a batch
@@ -123,6 +124,7 @@ class _Extraction:
         self.elsewhere: list[Job] = []
         self.guard = threading.Lock()
         self.busy_seconds = 0.0
+        self.left_out = 0  # tiles
         self.idle_before = self.idle_told = devices.idle_seconds
 
     def all(self, jobs: Sequence[Job]) -> Summary:
@@ -218,7 +220,11 @@ class _Extraction:
                 continue
             self.held.append(lock)
             self.folder.remove_leftovers(job.name, names)
-            done = look(self.written, job, self.wanted)
+            try:
+                done = look(self.written, job, self.wanted)
+            except BadSlide as error:
+                self._fail(job, Outcome(job.entry, error=error.reason), lock)
+                continue
             if done is None:
                 yield job, lock
                 continue
@@ -260,6 +266,7 @@ class _Extraction:
             one.gathered.leave_out(pixels.first + place, why, BAD)
         for place, why in pixels.rejected:
             one.gathered.leave_out(pixels.first + place, why, REJECTED)
+        self.left_out += len(pixels.bad) + len(pixels.rejected)
         if len(pixels.places):
             self.pending.append(Rows(chunk.job, pixels.first + pixels.places, pixels.prepared))
         self._close_complete(chunk.job)
@@ -342,7 +349,10 @@ class _Extraction:
             why = f"none of its {len(bad)} tiles can be read, the first: {one.gathered.reasons[int(bad[0])]}"
             self._note(replace(report, state=FAILED, reason=why))
         else:
-            why = "no tile has enough tissue" if rejected else "there are no tiles"
+            counts = Counter(one.gathered.reasons.values())
+            counts.update(one.plan.drawing.choice.rejected if one.plan and one.plan.drawing else {})
+            why = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
+            why = f"no tile is left ({why})" if why else "there are no tiles"
             self._note(replace(report, state=EMPTY, reason=why))
 
     def _fail(self, job: Job, outcome: Outcome, lock: Lock) -> None:
@@ -365,7 +375,7 @@ class _Extraction:
 
     def _tell(self, tiles: int) -> None:
         idle = self.devices.idle_seconds
-        step = self.summary.tiles if self.by_tile else len(self.reports)
+        step = self.summary.tiles + self.left_out if self.by_tile else len(self.reports)
         self.progress.update(step, tiles, idle - self.idle_told)
         self.idle_told = idle
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from histojax import __version__
 from histojax.common.errors import UserError
-from histojax.data.cut_slide import bytes_of
 from histojax.data.tiles import Source
 from histojax.features.collect import BAD, GOOD, REJECTED, Gathered, Picked
 from histojax.features.device import Model
@@ -24,6 +23,7 @@ from histojax.features.jobs import Job, Work
 from histojax.features.read import read_coords, read_header
 from histojax.features.reading import Plan
 from histojax.features.stored import Header, Origin
+from histojax.slides.slide import BadSlide
 
 Found = TypeVar("Found")
 
@@ -203,7 +203,8 @@ def look(written: Written, job: Job, models: Sequence[Model]) -> Report | None:
     """The report of a slide whose files are all there, None if some are missing.
 
     Raises UserError for a file that was made with another encoder, weights, preprocessing or selection, or that has
-    not as many rows as it should: it is never overwritten. One that is damaged is moved aside and missing then.
+    not as many rows as it should: it is never overwritten. One that is damaged is moved aside and missing then. Raises
+    BadSlide for a slide that is not the one whose features are there.
     """
     headers = []
     for model in models:
@@ -211,7 +212,7 @@ def look(written: Written, job: Job, models: Sequence[Model]) -> Report | None:
         if header is not None:
             headers.append(header)
             _refuse_other(headers[-1], written, model)
-            _refuse_namesake(headers[-1], job)
+            _refuse_changed(headers[-1], written, job)
     if not headers:
         return None
     for header in headers:
@@ -253,17 +254,22 @@ def _refuse_other(header: Header, written: Written, model: Model) -> None:
             )
 
 
-def _refuse_namesake(header: Header, job: Job) -> None:
-    """Raises UserError if the features are of another slide with the same name."""
-    known = job.geometry.slide_bytes
-    if known is None and job.entry is not None and job.entry.path.exists():
-        known = bytes_of(job.entry.path)
-    was = header.geometry.slide_bytes
-    if known is not None and was is not None and was != known:
-        raise UserError(
-            f"{header.path}: has the features of another slide called {job.name} ({was} bytes, {job.path} has "
-            f"{known}); rename one, or take another --out"
-        )
+def _refuse_changed(header: Header, written: Written, job: Job) -> None:
+    """Raises BadSlide if the features are of another slide of that name, or of the slide as it was read otherwise."""
+    was, work = header.geometry, written.work
+    now = job.known(was, work.mpp, work.marks)
+    for what, before, after in (
+        ("the bytes of its file", was.slide_bytes, now.slide_bytes),
+        ("its content", was.slide_sample, now.slide_sample),
+        ("its mpp", was.slide_mpp, now.slide_mpp),
+        ("its annotations", was.annotations, now.annotations),
+    ):
+        if before != after and before not in (None, "") and after not in (None, ""):
+            raise BadSlide(
+                Path(job.path),
+                f"{header.path} has features of another slide called {job.name}, or of an older state of it ({what}: "
+                f"{before}, now {after}); rename the slide, take another --out, or move the old file away",
+            )
 
 
 def _check_rows(header: Header, written: Written, job: Job) -> None:

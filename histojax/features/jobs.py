@@ -15,10 +15,11 @@ from openslide import OpenSlide
 
 from histojax.common.errors import UserError
 from histojax.common.files import expanded
+from histojax.data.cut_slide import bytes_of, sample_of
 from histojax.data.find import is_of_store
 from histojax.data.formats import is_tile_name
 from histojax.data.slide_list import SlideEntry, find_slides
-from histojax.data.slide_marks import NO_MARKS, Marks, check_marks
+from histojax.data.slide_marks import NO_MARKS, Marks, check_marks, marks_digest
 from histojax.data.slide_table import TABLES
 from histojax.data.slide_tiles import SlideTiles
 from histojax.data.sources import open_source
@@ -71,7 +72,26 @@ class Job:
     def with_plan(self, plan: Plan, settings: TileSettings) -> Job:
         """The same job with the tiles that were chosen."""
         geometry = geometry_of(settings, plan.mpp, plan.mpp_from, plan.size, plan.footprint, plan.slide_bytes)
-        return replace(self, coords=plan.coords, geometry=geometry)
+        marked = replace(geometry, slide_sample=plan.slide_sample, annotations=plan.annotations)
+        return replace(self, coords=plan.coords, geometry=marked)
+
+    def known(self, made: Geometry, mpp: float | None, marks: Marks) -> Geometry:
+        """What is known now, without opening the slide, of what `made` says of it; `mpp` is what --mpp gave.
+
+        Raises BadSlide for annotations that are missing.
+        """
+        if self.entry is None or self.planned or not self.entry.path.exists():
+            return self.geometry
+        path, given = self.entry.path, self.entry.mpp
+        if given is None:
+            given = mpp if made.slide_mpp_from == "given" else made.slide_mpp
+        return replace(
+            self.geometry,
+            slide_bytes=bytes_of(path),
+            slide_sample=sample_of(path),
+            slide_mpp=given,
+            annotations=marks_digest(marks, self.entry),
+        )
 
     def chunks(self, number: int, mpp: float | None, size: int) -> Iterator[Chunk]:
         """The units of work, of so many tiles, of the job with that number."""

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from histojax.common.errors import UserError
-from histojax.data.cut_slide import bytes_of, opened
+from histojax.data.cut_slide import bytes_of, opened, sample_of
 from histojax.data.decode import BadTile
 from histojax.data.preprocess import fit
 from histojax.data.slide_list import SlideEntry
-from histojax.data.slide_marks import NO_MARKS, Marks, read_marks
+from histojax.data.slide_marks import NO_MARKS, Marks, marks_digest, read_marks
 from histojax.data.tiles import Source
 from histojax.features.drawing import Drawing, drawing_of
 from histojax.slides.choose import check_tile, choose_tiles
@@ -56,6 +56,8 @@ class Plan:
     rejected: int
     notes: tuple[str, ...] = ()
     drawing: Drawing | None = None
+    slide_sample: str = ""
+    annotations: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,8 @@ class Planner:
                 sum(choice.rejected.values()),
                 tuple(slide.notes),
                 drawing,
+                sample_of(entry.path),
+                marks_digest(self.marks, entry),
             )
 
 

@@ -26,6 +26,8 @@ class Geometry:
         slide_mpp_from: where that is known from.
         slide_size: (width, height) of level 0.
         slide_bytes: of the slide's file, which tell it from another one of its name.
+        slide_sample: digest of some of them, which do so for files of one size.
+        annotations: digest of those that its tiles were chosen by.
         magnification: the nominal one of the tile that the file names; 10 may be 0.8 to 1.2 mpp.
     """
 
@@ -38,6 +40,8 @@ class Geometry:
     slide_size: tuple[int, int] | None = None
     slide_bytes: int | None = None
     magnification: float | None = None
+    slide_sample: str = ""
+    annotations: str = ""
 
 
 NOT_KNOWN = Geometry()

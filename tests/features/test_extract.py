@@ -188,6 +188,21 @@ def test_a_file_of_other_weights_is_never_overwritten(tmp_path, slides, tiny):
         job(slides, tmp_path, [("tiny", tiny)])
 
 
+def test_a_slide_that_is_another_now_fails_alone(tmp_path, slides, tiny):
+    job(slides, tmp_path, [("tiny", tiny)])
+    was = files(tmp_path / "10x_32px_0px_overlap/features_tiny")
+    content = bytearray((slides / "s1.png").read_bytes())
+    content[200] ^= 1
+    (slides / "s1.png").write_bytes(content)  # of one size
+    summary = job(slides, tmp_path, [("tiny", tiny)])
+    assert [report.state for report in summary.reports] == ["done", "failed", "done"] and summary.before == 2
+    assert "has features of another slide called s1" in summary.reports[1].reason
+    other = find_work([str(slides)], SETTINGS, 0.5, "slides")  # another --mpp
+    summary = job(slides, tmp_path, [("tiny", tiny)], work=other)
+    assert all("its mpp: 1.0, now 0.5" in report.reason for report in summary.reports[::2])
+    assert files(tmp_path / "10x_32px_0px_overlap/features_tiny") == was
+
+
 @pytest.mark.parametrize("place", ["features_tiny/s0.h5", "patches/s0_patches.h5"])
 def test_a_damaged_file_is_moved_aside_and_made_anew(tmp_path, slides, tiny, place):
     job(slides, tmp_path, [("tiny", tiny)])
@@ -236,7 +251,8 @@ def test_a_picture_and_the_outlines_lie_beside(tmp_path, slides, tiny):
     Image.fromarray(image).save(slides / "s1.png")
     Image.fromarray(np.full_like(image, 240)).save(slides / "s2.png")
     settings = dataclasses.replace(SETTINGS, checks=("blank",))
-    job(slides, tmp_path / "once", [("tiny", tiny)], settings)
+    summary = job(slides, tmp_path / "once", [("tiny", tiny)], settings)
+    assert summary.reports[2].reason == "no tile is left (8 blank)"
     base = tmp_path / "once/10x_32px_0px_overlap"
     for name in ("s0", "s1", "s2"):  # the last one has no tile left
         with Image.open(base / "visualization" / f"{name}.jpg") as shown:
