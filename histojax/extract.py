@@ -14,7 +14,7 @@ from histojax.slides.mpp import mpp_of_flag
 from histojax.slides.settings import flag_of
 
 HELP = f"""\
-histojax extract: features of tiles, one HDF5 file a slide, in a folder that TRIDENT, Patho-Bench and CLAM scripts read
+histojax extract: features of tiles, one HDF5 file a slide, in a folder that TRIDENT and Patho-Bench read
 
 usage: histojax extract --encoder NAME|RUN [--encoder ...] --input STORE|SLIDES|FOLDER... --out DIR [flags]
        (the same: python -m histojax extract, python -m histojax.extract)
@@ -34,6 +34,7 @@ usage: histojax extract --encoder NAME|RUN [--encoder ...] --input STORE|SLIDES|
   --which NAME         teacher (default) or student, where a run or file has both
   --pooling NAME       another feature than the encoder's own: cls, cls+mean, mean ...
   --positions WHOSE    as meta, hf, timm or paper resamples the position grid (default: as the encoder's authors)
+  --clam               also DIR/.../clam_NAME/{{h5_files,pt_files}}, the data_root_dir that CLAM's training takes
   --patch-tokens       keep the tokens of all patches, too (dataset patch_tokens; large)
 
 slides are cut on the way, as histojax tile does (a store has its own settings):
@@ -113,7 +114,7 @@ def _main(argv: Sequence[str]) -> int:
 def _checked(values: Any) -> dict[str, Any]:
     """The fields of features.asked.Asked; raises UserError for values that cannot be, before anything is loaded."""
     batch = None if values.batch_size == "auto" else cli.whole_number("--batch-size", values.batch_size, 1, 1 << 20)
-    copied = "out slides_dir kind which pooling positions dtype save commercial offline".split()
+    copied = "out slides_dir kind which pooling positions dtype save commercial offline clam".split()
     return {
         "encoders": _encoders(values.encoder, values.weights or []),
         "inputs": tuple(values.input),
@@ -157,7 +158,7 @@ def _parse(argv: Sequence[str]) -> Any:
     parser.add_argument("--workers", default=str(os.cpu_count() or 1))
     parser.add_argument("--executor", default="local", choices=("local", "ray"))
     parser.add_argument("--shard", default="1/1")
-    for flag in ("--patch-tokens", "--commercial", "--offline"):
+    for flag in ("--patch-tokens", "--clam", "--commercial", "--offline"):
         parser.add_argument(flag, action="store_true")
     return parser.parse_args(argv)
 

@@ -56,8 +56,9 @@ def test_a_run_on_slides(run, slides, tmp_path, capsys):
     tiles = np.stack([picture(96, 64)[y : y + 32, x : x + 32] for y in (0, 32) for x in (0, 32, 64)])
     np.testing.assert_allclose(found.features, load_encoder(run)(tiles), rtol=1e-4, atol=1e-4)
     assert found.origin.encoder == "tiny_vit_micro" and found.origin.licences[0].what == "uni"
-    assert extract(run, slides, tmp_path) == 0
+    assert extract(run, slides, tmp_path, "--clam") == 0
     assert "0 done now, 2 before" in capsys.readouterr().out
+    assert len(list(tmp_path.glob("10x_32px_0px_overlap/clam_mine/*/*"))) == 4
 
 
 def test_student_beside_teacher(run, slides, tmp_path, capsys):

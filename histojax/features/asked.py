@@ -16,10 +16,11 @@ from histojax.common.files import expanded
 from histojax.common.progress import Progress
 from histojax.common.work import Outcome, cluster_gpus, run
 from histojax.data.slide_marks import NO_MARKS, Marks
+from histojax.features.clam_folder import write_clam
 from histojax.features.device import Devices, Model, automatic_size, check_tokens
 from histojax.features.extract import Summary, extract, joined, told
 from histojax.features.finished import Written
-from histojax.features.folder import FAILED, QUARANTINED, JobFolder, Report, geometry_name
+from histojax.features.folder import DONE, FAILED, QUARANTINED, JobFolder, Report, geometry_name
 from histojax.features.jobs import Job, Work, find_work
 from histojax.slides.settings import TileSettings
 from histojax.zoo.encoder import load_encoder
@@ -67,6 +68,7 @@ class Asked:
         tokens: whether patch tokens are kept.
         commercial, offline: as of load_encoder.
         batch_size: tiles of a batch over all devices; None: by device and input.
+        clam: whether CLAM's folder is made, too.
         of_slides: the flags that were given and say how slides are cut.
     """
 
@@ -87,6 +89,7 @@ class Asked:
     commercial: bool = False
     offline: bool = False
     batch_size: int | None = None
+    clam: bool = False
     of_slides: tuple[str, ...] = ()
 
     def work(self) -> Work:
@@ -95,6 +98,8 @@ class Asked:
         if self.of_slides and work.sources:
             why = "is cut already" if work.settings else "is read as patches (--kind slides: its images are slides)"
             raise UserError(f"{self.of_slides[0]} is for slides, and {self.inputs[0]} {why}; leave the flag out")
+        if self.clam and work.settings is None:
+            raise UserError(f"--clam is for slides, and {self.inputs[0]} is read as patches; leave the flag out")
         return work
 
     def models(self) -> list[Model]:
@@ -153,7 +158,17 @@ def run_here(asked: Asked, *, workers: int, shard: tuple[int, int] = (0, 1)) -> 
             parts.append(extract(part, devices, written, workers=workers, wanted=models))
         finally:
             devices.close()
-    return _told(joined(parts, mine.jobs), written)
+    summary = joined(parts, mine.jobs)
+    _beside(asked, models, written, summary)
+    return _told(summary, written)
+
+
+def _beside(asked: Asked, models: Sequence[Model], written: Written, summary: Summary) -> None:
+    """CLAM's folder of the slides that are done, where it is wanted."""
+    for report in summary.reports if asked.clam else ():
+        if report.state == DONE:
+            for model in models:
+                write_clam(written.folder, model.name, report.slide)
 
 
 def by_missing(
@@ -259,6 +274,7 @@ def extract_one(unit: tuple[Asked, str]) -> tuple[Report, int]:
     ((lacking, _),) = by_missing(written, models, one.jobs)
     devices = _devices(asked, tuple(model.name for model in lacking))
     summary = extract(one, devices, written, workers=0, show=False, wanted=models)
+    _beside(asked, models, written, summary)
     return summary.reports[0], summary.tiles
 
 

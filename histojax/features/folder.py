@@ -3,6 +3,7 @@
     OUT/10x_256px_0px_overlap/
       patches/SLIDE_patches.h5        coordinates of the tiles
       features_ENCODER/SLIDE.h5       their features (feature_file.py)
+      clam_ENCODER/                   on request, what CLAM's training takes (clam_folder.py)
       visualization/SLIDE.jpg         of slides that were read themselves: what became of their tiles
       contours_geojson/SLIDE.geojson  and the outlines of their tissue
       extract.json                    what chose the tiles, and the encoders with their hashes
