@@ -11,6 +11,7 @@ from typing import Any
 from histojax.common import cli
 from histojax.common.errors import UserError
 from histojax.common.files import expanded
+from histojax.data.find import is_of_store
 
 HELP = """\
 histojax audit: what is wrong with a set of tiles, and what it shares with another
@@ -108,10 +109,27 @@ def _parse(argv: Sequence[str]) -> Any:
         raise UserError(f"--min-contrast {values.min_contrast:g} and --workers {values.workers} must be 0 or more")
     if values.write_clean and not values.write_clean.endswith(".csv"):
         raise UserError(f"--write-clean {values.write_clean}: name a file ending in .csv, which data.train takes")
-    twice = {spec for spec in values.sets + values.against if (values.sets + values.against).count(spec) > 1}
-    if twice:
-        raise UserError(f"{min(twice)} is named twice: a set shares everything with itself")
+    _check_places(values)
     return values
+
+
+def _check_places(values: Any) -> None:
+    """Raises UserError for a set that is named twice, and for files that would be written where they cannot be."""
+    known: dict[str, str] = {}
+    for spec in values.sets + values.against:
+        path = expanded(spec)
+        key = os.path.realpath(path) if path.exists() else spec
+        if key in known:
+            raise UserError(
+                f"{spec} is named twice{f', as {known[key]}' * (known[key] != spec)}: it shares all with itself"
+            )
+        known[key] = spec
+    out = expanded(values.out)
+    if out.is_dir() and any(is_of_store(name) for name in os.listdir(out)):
+        raise UserError(f"--out {out}: a tile store; choose a folder of its own for the tables")
+    folder = expanded(values.write_clean).parent
+    if not folder.is_dir():
+        raise UserError(f"--write-clean {values.write_clean}: the folder {folder} does not exist")
 
 
 def _hashed(values: Any, out: Path) -> list[Any]:

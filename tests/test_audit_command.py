@@ -13,6 +13,7 @@ def test_audit_then_train_on_what_is_clean(tmp_path, capsys, monkeypatch):
     write_store(SyntheticTissue(36, 64, patients=4), tmp_path / "train")
     words = [str(tmp_path / "train"), "--against", "synthetic:3", "--out", str(tmp_path / "out"), "--workers", "0"]
     clean = tmp_path / "clean.csv"
+    assert audit.main([words[0], "--out", words[0]]) == 2  # whose files its tables would replace
     assert audit.main([*words, "--write-clean", str(clean)]) == 1  # the synthetic patients have the same names
     said = capsys.readouterr().out
     assert "shared by" in said and f"{clean}: " in said and "patient of the set to judge by" in said
@@ -44,7 +45,9 @@ def test_a_killed_audit_goes_on_and_processes_read(tmp_path, capsys, monkeypatch
         ([], "no set of tiles given"),
         (["a", "--near", "200"], "--near 200 must lie between 0"),
         (["synthetic:4", "--against", "synthetic:4"], "named twice"),
+        (["tests/golden", "--against", "tests/../tests/golden/"], "named twice, as tests/golden"),
         (["synthetic:4", "--write-clean", "x.txt"], "ending in .csv"),
+        (["synthetic:4", "--write-clean", "nowhere/x.csv"], "the folder nowhere does not exist"),
         (["missing"], "missing: does not exist"),
         (["synthetic:4", "--out", TINY], "tests/tiny.py/hashes"),
         (["a", "--againts", "b"], "did you mean --against?"),

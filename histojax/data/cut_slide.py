@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 import time
 from collections import Counter
@@ -19,6 +18,7 @@ from PIL import Image
 from histojax.common.files import replacing
 from histojax.common.locks import try_lock
 from histojax.data.decode import BadTile, encode_png
+from histojax.data.slide_bytes import bytes_of, sample_of
 from histojax.data.slide_list import SlideEntry
 from histojax.data.slide_marks import NO_MARKS, Marks, marks_digest, read_marks
 from histojax.data.store import COORDINATES, PIXELS, Tile, part_done, part_facts, write_part
@@ -33,7 +33,6 @@ from histojax.slides.stain import normaliser
 
 IMAGES = ("jpeg", "png")
 LOCKS, PICTURES, OUTLINES = ".locks", "qc", "contours_geojson"
-SPOTS, SPOT_BYTES = 16, 4096  # of a file that are compared
 STATES = DONE, BEFORE, FAILED, QUARANTINED, ELSEWHERE = "done", "done before", "failed", "quarantined", "elsewhere"
 
 
@@ -236,24 +235,3 @@ def _facts(cut: Cut, entry: SlideEntry, slide: Slide, choice: Choice) -> dict[st
         "tissue_mm2": round(mask_um2 / 1e6, 4),
         "tissue_from": choice.mask_from,
     } | ({"annotations": marks_digest(cut.marks, entry)} if cut.marks != NO_MARKS else {})
-
-
-def bytes_of(path: Path) -> int:
-    """Bytes of a slide's file, or of all files of its folder."""
-    return sum(file.stat().st_size for file in _files(path))
-
-
-def sample_of(path: Path) -> str:
-    """16 hex digits over some bytes of each file of a slide, spread over it: they tell it from one of the same size."""
-    digest = hashlib.sha256()
-    for path_ in _files(path):
-        size = path_.stat().st_size
-        with open(path_, "rb") as file:
-            for place in range(SPOTS):
-                file.seek(max(0, size - SPOT_BYTES) * place // (SPOTS - 1))
-                digest.update(file.read(SPOT_BYTES))
-    return digest.hexdigest()[:16]
-
-
-def _files(path: Path) -> list[Path]:
-    return sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from histojax.common.errors import UserError
-from histojax.data.find import DRAWINGS, DRAWN, HIDDEN, is_of_store, is_system
+from histojax.data.find import DRAWINGS, DRAWN, HIDDEN, LOOPS, is_of_store, is_system
 from histojax.data.formats import OTHER, is_tile_name, suffix_of
 from histojax.slides.dicom_folder import series_uid
 
@@ -77,9 +77,12 @@ def is_mirax_data(folder: Path) -> bool:
 def _walk(folder: Path, found: FoundSlides) -> Iterator[tuple[Path, list[str]]]:
     """(folder, names of the files in it) of all folders that may hold slides, each once."""
     seen: set[str] = set()
+    home = os.path.realpath(folder)
     for place, folders, files in os.walk(folder, followlinks=True, onerror=_refused):
         real = os.path.realpath(place)
-        if real in seen:
+        # a link to a folder around this one would lead through everything, and back here
+        if real in seen or (place != str(folder) and home.startswith(real.rstrip(os.sep) + os.sep)):
+            found.left_out.append((place, LOOPS))
             folders.clear()
             continue
         seen.add(real)

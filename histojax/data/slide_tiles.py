@@ -15,6 +15,7 @@ import numpy as np
 
 from histojax.common.errors import UserError
 from histojax.data.decode import BadTile
+from histojax.data.slide_bytes import bytes_of
 from histojax.data.store_source import Index
 from histojax.slides.stain import normaliser
 
@@ -102,7 +103,7 @@ class SlideTiles:
         return str(self.index.slide_names[index]), x, y
 
     def _check_slides(self) -> None:
-        """Raises UserError if slides have moved, naming the first."""
+        """Raises UserError if slides have moved or are others by now, naming the first."""
         used = self.index.slide_names.used()
         gone = [path for path in map(self.slide_path, used) if not path.exists()]
         if gone:
@@ -110,6 +111,13 @@ class SlideTiles:
                 f"{self.root}: {len(gone)} of its {len(used)} slides are not where they were, the first {gone[0]}: put "
                 f"them back, or correct the column path of {self.index.root / 'slides.csv'}"
             )
+        for slide in used:
+            size, path = self.index.slides[slide].get("file_bytes"), self.slide_path(slide)
+            if size and size.isdigit() and int(size) != bytes_of(path):
+                raise UserError(
+                    f"{path}: has {bytes_of(path)} bytes and had {size} when its tiles were chosen: another slide? Put "
+                    f"the right one there, or correct the column path of {self.index.root / 'slides.csv'}"
+                )
 
 
 class _Slides:

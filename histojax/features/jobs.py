@@ -15,9 +15,9 @@ from openslide import OpenSlide
 
 from histojax.common.errors import UserError
 from histojax.common.files import expanded
-from histojax.data.cut_slide import bytes_of, sample_of
 from histojax.data.find import is_of_store
 from histojax.data.formats import is_tile_name
+from histojax.data.slide_bytes import bytes_of, sample_of
 from histojax.data.slide_list import SlideEntry, find_slides
 from histojax.data.slide_marks import NO_MARKS, Marks, check_marks, marks_digest
 from histojax.data.slide_table import TABLES

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from histojax.common.errors import UserError
-from histojax.data.cut_slide import bytes_of, opened, sample_of
+from histojax.data.cut_slide import opened
 from histojax.data.decode import BadTile
 from histojax.data.preprocess import fit
+from histojax.data.slide_bytes import bytes_of, sample_of
 from histojax.data.slide_list import SlideEntry
 from histojax.data.slide_marks import NO_MARKS, Marks, marks_digest, read_marks
 from histojax.data.tiles import Source

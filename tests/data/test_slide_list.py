@@ -32,9 +32,17 @@ def test_a_folder_with_what_belongs_to_slides(tmp_path):
     found = find_slides([tmp_path])
     assert names(found) == ["1", "2", "d", "m", "c", "e"]
     assert found.summary() == (
-        "6 slides (2 .dcm, 1 .ndpi, 1 .svs, 1 folder of .dcm, 1 .mrxs); left out: 5 (2 hidden or of the system, "
-        "1 not slides, 1 masks or overlays, 1 plain images beside slides: name them one by one, or by a pattern)"
+        "6 slides (2 .dcm, 1 .ndpi, 1 .svs, 1 folder of .dcm, 1 .mrxs); left out: 6 (2 hidden or of the system, "
+        "1 not slides, 1 masks or overlays, 1 links to folders seen already, "
+        "1 plain images beside slides: name them one by one, or by a pattern)"
     )
+
+
+def test_a_link_to_a_folder_around_this_one_is_not_followed(tmp_path):
+    touch(tmp_path, "in/1.svs", "beside/2.svs")
+    (tmp_path / "in" / "up").symlink_to(tmp_path)
+    found = find_slides([tmp_path / "in"])
+    assert names(found) == ["1"] and found.left_out[0][1] == "links to folders seen already"
 
 
 def test_stores_among_the_slides_are_none(tmp_path):

@@ -98,6 +98,18 @@ def test_moved_and_broken_slides(tmp_path):
         open_source(store)
 
 
+def test_another_slide_of_the_same_name_is_refused(tmp_path):
+    start_store(tmp_path / "store", {"tile_px": 32, "mpp": 0.5}, COORDINATES)
+    make_slide(tmp_path / "a.png", 0)
+    facts = {"path": "../a.png", "mpp": 0.5, "file_bytes": (tmp_path / "a.png").stat().st_size}
+    write_part(tmp_path / "store", "a", [Tile(b"", slide="a", x=0, y=0)], facts, coordinates=True)
+    finish_store(tmp_path / "store", ["a"])
+    assert len(open_source(tmp_path / "store")) == 1
+    Image.new("RGB", (128, 96)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"a\.png: has \d+ bytes and had \d+ when .* another slide"):
+        open_source(tmp_path / "store")
+
+
 def test_what_makes_a_tile_is_part_of_the_fingerprint(tmp_path):
     prints = []
     for number, plan in enumerate([{"mpp": 0.5}, {"mpp": 1.0}, {"mpp": 0.5, "note": "x"}]):
