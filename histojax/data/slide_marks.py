@@ -28,8 +28,13 @@ NO_MARKS = Marks()
 
 
 def check_marks(marks: Marks, slides: int) -> None:
-    """Raises UserError if there are several slides and the annotations of one."""
-    for flag, where in (("--include", marks.include), ("--exclude", marks.exclude)):
+    """Raises UserError if there are several slides and the annotations of one, or a class and no annotations."""
+    for flag, where, kind in (
+        ("--include", marks.include, marks.include_class),
+        ("--exclude", marks.exclude, marks.exclude_class),
+    ):
+        if where is None and kind is not None:
+            raise UserError(f"{flag}-class {kind}: of which annotations? Name them with {flag}")
         if where is not None and slides > 1 and not expanded(where).is_dir():
             raise UserError(
                 f"{flag} {where}: expected a folder with one SLIDE.geojson for each of the {slides} slides: places on "
@@ -86,7 +91,11 @@ def _files_of(marks: Marks, entry: SlideEntry) -> Iterator[tuple[str, str | None
 
 def _doubts(flag: str, kind: str | None, areas: Polygons, size: tuple[int, int]) -> Iterator[str]:
     """Sentences on annotations that may not be what somebody meant."""
-    if kind is not None and not areas.areas:
+    if areas.left_out:
+        yield f"{areas.left_out} annotations to {flag} are no areas (points, lines, detections) and count for nothing"
+    if not areas.names and flag == "include":
+        yield "its annotations to include have no area: no tile lies in them"
+    elif kind is not None and not areas.areas:
         names = ", ".join(sorted(name or "unclassified" for name in areas.names)) or "none"
         yield f"no annotation to {flag} is of the class {kind} (there are: {names})"
     outer = [area.rings[0] for area in areas.areas]

@@ -76,11 +76,17 @@ def read_geojson(path: str | Path, classification: str | None = None) -> Polygon
 
 
 def _loaded(path: Path) -> Any:
+    data = b""
     try:
         data = path.read_bytes()
         return json.loads(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
+    except UnicodeDecodeError:
+        raise UserError(
+            f"{path}: no GeoJSON and no text (a mask as a picture?): export annotations as GeoJSON"
+        ) from None
     except (OSError, EOFError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read as GeoJSON ({error}); export annotations as GeoJSON") from error
+        why = "an empty file" if not data and not isinstance(error, OSError) else "XML" if data[:1] == b"<" else error
+        raise UserError(f"{path}: cannot be read as GeoJSON ({why}); export annotations as GeoJSON") from error
 
 
 def _features(path: Path, content: Any) -> Iterator[dict[str, Any]]:

@@ -320,6 +320,11 @@ def test_annotations_that_may_not_be_meant_are_noted(slides, tmp_path):
     assert summary.reports[0].notes == ("no annotation to exclude is of the class Artefact (there are: Pen, Tumor)",)
     beyond = cut(path, tmp_path / "beyond", marks=dataclasses.replace(marks, exclude_class=None)).reports[0].notes[0]
     assert beyond.startswith("1 of its 2 annotations to exclude lie beyond the slide of 1303x1001 px")
+    (tmp_path / "p.geojson").write_text(json.dumps({"type": "Point", "coordinates": [3, 4]}))
+    point = cut(path, tmp_path / "points", marks=Marks(exclude=str(tmp_path / "p.geojson"))).reports[0].notes[0]
+    assert point.startswith("1 annotations to exclude are no areas (points")
+    with pytest.raises(UserError, match=r"--include-class Tumor: of which annotations\? Name them with --include"):
+        cut(path, tmp_path / "none", marks=Marks(include_class="Tumor"))
     with pytest.raises(UserError, match=r"expected a folder with one SLIDE\.geojson for each of the 2 slides"):
         cut(slides, tmp_path / "two", marks=marks)
 

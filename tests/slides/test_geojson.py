@@ -137,6 +137,9 @@ def test_what_is_no_annotated_area_is_left_out_and_counted(tmp_path):
     "content, said",
     [
         ("{", "cannot be read as GeoJSON"),
+        ("", "an empty file"),
+        ("<Annotations/>", r"GeoJSON .XML."),
+        ("\udc89PNG", "no text .a mask as a picture"),
         ("[1, 2]", "feature 0 is int, expected a GeoJSON feature"),
         ('{"a": 1}', "expected a FeatureCollection"),
         ('"text"', "expected a FeatureCollection"),
@@ -151,7 +154,7 @@ def test_what_is_no_annotated_area_is_left_out_and_counted(tmp_path):
 )
 def test_bad_files_are_named(tmp_path, content, said):
     path = tmp_path / "bad.geojson"
-    path.write_text(content)
+    path.write_text(content, errors="surrogateescape")
     with pytest.raises(UserError, match=f"bad.geojson.*{said}"):
         read_geojson(path)
     with pytest.raises(UserError, match=r"missing\.geojson: cannot be read"):
