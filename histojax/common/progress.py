@@ -36,14 +36,15 @@ class Progress:
         self._clock = clock
         self._begin = clock()
         self._shown_at = -float("inf")
-        self._step, self._items, self._waited = start, 0, 0.0
+        self._step: float = start
+        self._items, self._waited = 0, 0.0
         self._values: dict[str, float] = {}
-        self._window: collections.deque[tuple[float, int, int, float]] = collections.deque()
+        self._window: collections.deque[tuple[float, float, int, float]] = collections.deque()
 
     def update(
-        self, step: int, items: int = 0, waited_seconds: float = 0.0, values: Mapping[str, float] | None = None
+        self, step: float, items: int = 0, waited_seconds: float = 0.0, values: Mapping[str, float] | None = None
     ) -> None:
-        """Tells that `step` steps are done; `items` and `waited_seconds` are what was added since the last call.
+        """Tells that `step` steps are done, a fraction of one, too; `items` and `waited_seconds` are what was added since the last call.
 
         `values` replace those shown so far. Draws at most every 0.2 s (10 s if not on a terminal), and at the end.
         """
@@ -93,7 +94,8 @@ class Progress:
     def line(self) -> str:
         """The line as it would be shown now."""
         share = f" ({100 * self._step / self.total:.0f}%)" if self.total else ""
-        parts = [f"{self.unit} {self._step}/{self.total}{share}"]
+        step = f"{self._step:.1f}" if self._step != int(self._step) else f"{self._step:.0f}"
+        parts = [f"{self.unit} {step}/{self.total}{share}"]
         if self._values:
             parts.append(" ".join(f"{name} {_short(value)}" for name, value in self._values.items()))
         rates = self.rates()

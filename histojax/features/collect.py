@@ -55,6 +55,11 @@ class Gathered:
         """Whether every tile is accounted for."""
         return bool((self.state != MISSING).all())
 
+    @property
+    def share(self) -> float:
+        """The share of tiles that are accounted for."""
+        return np.count_nonzero(self.state) / max(self.count, 1)
+
     def rows(self, *states: int) -> np.ndarray:
         """The rows in one of these states, ascending."""
         return np.flatnonzero(np.isin(self.state, states))

@@ -375,7 +375,9 @@ class _Extraction:
 
     def _tell(self, tiles: int) -> None:
         idle = self.devices.idle_seconds
-        step = self.summary.tiles + self.left_out if self.by_tile else len(self.reports)
+        with self.guard:
+            begun = sum(one.gathered.share for one in self.open.values())
+        step = self.summary.tiles + self.left_out if self.by_tile else len(self.reports) + begun
         self.progress.update(step, tiles, idle - self.idle_told)
         self.idle_told = idle
 

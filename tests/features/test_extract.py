@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import h5py
@@ -381,6 +382,25 @@ def test_labelled_patches_make_one_file(tmp_path, patches, tiny):
     with h5py.File(tmp_path / "out/features_tiny/patches.h5") as file:
         assert "TUM/broken.png: damaged image" in file["skipped"].asstr()[0]
     assert job(patches, tmp_path / "out", [("tiny", tiny)], kind="auto").before == 1
+
+
+@pytest.mark.parametrize(("reading", "computing", "least", "most"), [(0.02, 0.0, 0.6, 1.0), (0.0, 0.02, 0.0, 0.3)])
+def test_the_share_of_waiting_is_true(tmp_path, slides, tiny, monkeypatch, reading, computing, least, most):
+    """A slow disk makes the device wait, a slow device does not."""
+    read, fetch = flow.Reader.__call__, Devices._fetch
+    monkeypatch.setattr(flow, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(flow.Reader, "__call__", lambda self, chunk: (time.sleep(reading), read(self, chunk))[1])
+    monkeypatch.setattr(Devices, "_fetch", lambda self, outputs: (time.sleep(computing), fetch(self, outputs))[1])
+    write_slide(slides / "s1.png", (8, 5), 1)
+    summary = job(slides, tmp_path, [("tiny", tiny)], batch_size=1)
+    assert summary.tiles == 55 and least <= summary.waited <= most
+
+
+def test_progress_goes_on_within_a_slide(tmp_path, slides, tiny, monkeypatch):
+    steps = []
+    monkeypatch.setattr(flow.Progress, "update", lambda self, step, *_: steps.append(step))
+    job(slides / "s0.png", tmp_path, [("tiny", tiny)], batch_size=3)
+    assert steps == sorted(steps) and 0.25 in steps and max(steps) == 1
 
 
 def test_shards_do_every_slide_once(tmp_path, slides, tiny):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -227,3 +228,26 @@ def test_what_is_unknown_is_said_not_taken_for_equal(tmp_path):
     notes = check_mixable(headers(tmp_path, weights_sha256="", producer="TRIDENT", compute_dtype="bfloat16"))
     assert any(note.startswith("weights: 1 of 2 files do not say (TRIDENT") for note in notes)
     assert any(note.startswith("arithmetic differs: float32") for note in notes)
+
+
+def stored(path):
+    """{name: (type of its values or dtype, dimensions)} of everything in a file that TRIDENT has, too."""
+    with h5py.File(path) as file:
+        found = {name: (file[name].dtype.str, file[name].ndim) for name in file}
+        for name in file:
+            for key in file[name].attrs:
+                value = file[name].attrs[key]
+                found[f"{name}.{key}"] = (getattr(value, "dtype", np.dtype(object)).str, np.ndim(value))
+    return found
+
+
+@pytest.mark.parametrize("kind", ["feat", "patches"])
+def test_types_are_those_of_trident(tmp_path, kind):
+    golden = Path(__file__).parents[1] / f"golden/feature_files/trident_{kind}_10x_256px__cmu-1-small-region.h5"
+    path = tmp_path / "slide.h5"
+    if kind == "feat":
+        write(path, folder="10x_256px_0px_overlap/features_x")
+    else:
+        write_coords(path, "slide", rows().coords, GEOMETRY, "10x_256px_0px_overlap")
+    theirs, ours = stored(golden), stored(path)
+    assert {key: ours.get(key) for key in theirs} == theirs
