@@ -44,7 +44,7 @@ class Progress:
     def update(
         self, step: float, items: int = 0, waited_seconds: float = 0.0, values: Mapping[str, float] | None = None
     ) -> None:
-        """Tells that `step` steps are done, a fraction of one, too; `items` and `waited_seconds` are what was added since the last call.
+        """Tells that `step` steps are done, maybe part of one; `items` and `waited_seconds` are what was added since.
 
         `values` replace those shown so far. Draws at most every 0.2 s (10 s if not on a terminal), and at the end.
         """

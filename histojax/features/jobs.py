@@ -24,7 +24,8 @@ from histojax.data.slide_table import TABLES
 from histojax.data.slide_tiles import SlideTiles
 from histojax.data.sources import open_source
 from histojax.data.store import StoredTiles
-from histojax.data.tiles import Source
+from histojax.data.subset import Subset
+from histojax.data.tiles import Joined, Source
 from histojax.features.reading import Chunk, Plan, chunks_of
 from histojax.features.stored import NOT_KNOWN, Geometry
 from histojax.slides.settings import TileSettings, settings_from
@@ -141,6 +142,7 @@ class Work:
     read_from: str = "slides"
     notes: tuple[str, ...] = ()
     left_out: tuple[tuple[str, str], ...] = field(default=())
+    kept: str = ""  # digest of the tiles that a list keeps of stores
 
     @cached_property
     def geometry(self) -> Geometry:
@@ -150,16 +152,17 @@ class Work:
     def selection(self) -> dict[str, Any]:
         """What decides the tiles, JSON values."""
         settings = {} if self.settings is None else self.settings.as_dict()
-        return {**settings, **asdict(self.marks), "read_from": self.read_from}
+        kept = {"kept": self.kept} if self.kept else {}
+        return {**settings, **asdict(self.marks), **kept, "read_from": self.read_from}
 
     @property
     def selection_sha256(self) -> str:
         """Digest of the settings that chose the tiles, "" for patches."""
         if self.settings is None:
             return ""
-        if self.marks == NO_MARKS:
+        if self.marks == NO_MARKS and not self.kept:
             return self.settings.digest()
-        facts = {**self.settings.as_dict(), **asdict(self.marks)}
+        facts = {**self.settings.as_dict(), **asdict(self.marks)} | ({"kept": self.kept} if self.kept else {})
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
@@ -192,7 +195,19 @@ def find_work(
         check_marks(marks, len(work.jobs))
         return work
     sources = tuple(open_source(spec) for spec in specs)
-    return _of_stores(sources) if kinds == {"stores"} else _of_patches(specs, sources)
+    parts = [_stores_in(source) for source in sources]
+    return _of_stores([pair for part in parts for pair in part]) if all(parts) else _of_patches(specs, sources)
+
+
+def _stores_in(source: Source) -> list[tuple[Any, np.ndarray | None]]:
+    """The stores of slides that tiles are taken from, with the numbers of those taken (None: all); [] for patches."""
+    if isinstance(source, Joined):
+        parts = [_stores_in(one) for one in source.sources]
+        return [pair for part in parts for pair in part] if all(parts) else []
+    if isinstance(source, Subset):  # of an audit: slides stay apart
+        return [(store, source.chosen) for store, chosen in _stores_in(source.source) if chosen is None]
+    is_store = isinstance(source, (StoredTiles, SlideTiles)) and source.index.plan.get("settings") is not None
+    return [(source, None)] if is_store else []
 
 
 def _kind(spec: str, slides_dir: str | None) -> str:
@@ -230,37 +245,47 @@ def _of_slides(specs: Sequence[str], settings: TileSettings, mpp: float | None, 
     return Work(jobs, (), settings, True, mpp, notes=notes, left_out=left_out)
 
 
-def _of_stores(sources: Sequence[Source]) -> Work:
-    """Stores of tiles that were cut with the same settings; one job a slide."""
-    plans = [source.index.plan for source in sources]  # type: ignore[attr-defined]
-    made = [{**plan, "settings": plan.get("settings")} for plan in plans]
+def _of_stores(parts: Sequence[tuple[Any, np.ndarray | None]]) -> Work:
+    """Stores of tiles that were cut with the same settings, all of their tiles or some; one job a slide."""
+    sources = [source for source, _ in parts]
+    made = [source.index.plan for source in sources]
     names = tuple(Marks.__dataclass_fields__)
     keys = ("settings", "image", "quality", *names)
     for source, plan in zip(sources, made):
         if any(plan.get(key) != made[0].get(key) for key in keys):
             raise UserError(
-                f"{source.index.root}: was cut with other settings than "  # type: ignore[attr-defined]
-                f"{sources[0].index.root}; extract them one after the other"  # type: ignore[attr-defined]
+                f"{source.index.root}: was cut with other settings than "
+                f"{sources[0].index.root}; extract them one after the other"
             )
-    if made[0]["settings"] is None:
-        return _of_patches([str(source.index.root) for source in sources], sources)  # type: ignore[attr-defined]
     settings = settings_from(made[0]["settings"])
-    jobs = tuple(job for number, source in enumerate(sources) for job in _slides_of(source, number, settings))
+    jobs = tuple(job for number, part in enumerate(parts) for job in _slides_of(*part, number, settings))
     _check_names(jobs)
     image, quality = made[0].get("image"), made[0].get("quality")
     how = "slides" if isinstance(sources[0], SlideTiles) else f"store ({image}{f' {quality}' if quality else ''})"
     marks = Marks(**{name: made[0].get(name) for name in names})
-    return Work(jobs, tuple(sources), settings, False, None, marks, how)
+    kept = b"".join(chosen.tobytes() for _, chosen in parts if chosen is not None)
+    return Work(
+        jobs,
+        tuple(sources),
+        settings,
+        False,
+        None,
+        marks,
+        how,
+        kept=hashlib.sha256(kept).hexdigest()[:16] if kept else "",
+    )
 
 
-def _slides_of(source: Any, number: int, settings: TileSettings) -> Iterator[Job]:
-    """The jobs of one store, slides in the order of the store."""
+def _slides_of(source: Any, chosen: np.ndarray | None, number: int, settings: TileSettings) -> Iterator[Job]:
+    """The jobs of one store, or of the tiles chosen in it, slides in the order of the store."""
     index = source.index
-    numbers = index.slide_names.numbers
+    taken = np.arange(len(source)) if chosen is None else chosen
+    numbers = index.slide_names.numbers[taken]
     order = np.argsort(numbers, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(numbers[order]) != 0]) if len(order) else np.zeros(0, int)
     coords = index.coords
-    for rows in sorted(np.split(order, starts[1:]) if len(order) else [], key=lambda rows: rows[0]):
+    for places in sorted(np.split(order, starts[1:]) if len(order) else [], key=lambda places: places[0]):
+        rows = taken[places]
         name = str(index.slide_names[int(rows[0])])
         facts = index.slides.get(name, {})
         geometry = geometry_of(settings, **_facts(facts, settings))

@@ -19,7 +19,9 @@ from tiny_encoders import TILE, encoder, picture, write_slide
 
 from histojax.common.errors import UserError
 from histojax.common.locks import try_lock
+from histojax.data.sources import open_source
 from histojax.data.store import COORDINATES, PIXELS, Tile, finish_store, start_store, write_part
+from histojax.data.subset import write_subset
 from histojax.features import extract as flow
 from histojax.features.asked import by_missing
 from histojax.features.device import Devices, Model
@@ -369,6 +371,25 @@ def patches(tmp_path):
         Image.fromarray(picture(TILE, TILE, number)).save(folder / name / f"{number}.png")
     (folder / "TUM/broken.png").write_bytes((folder / "TUM/2.png").read_bytes()[:100])
     return folder
+
+
+@pytest.mark.parametrize("kind", [PIXELS, COORDINATES])
+def test_a_list_of_kept_tiles_keeps_slides_apart(tmp_path, slides, tiny, kind):
+    """What an audit writes: the features of the tiles it keeps, a file a slide."""
+    store = open_source(make_store(tmp_path / "store", slides, kind))
+    kept = np.array([0, 2, 3, 12, 18])  # 12 tiles of s0, 4 of s1, 3 of s2
+    write_subset(tmp_path / "kept.csv", [(str(tmp_path / "store"), store, kept)])
+    job(tmp_path / "store", tmp_path / "all", [("tiny", tiny)], kind="auto")
+    job(tmp_path / "kept.csv", tmp_path / "some", [("tiny", tiny)], kind="auto")
+    found, whole = (
+        [read_features(tmp_path / out / f"10x_32px_0px_overlap/features_tiny/s{n}.h5") for n in range(3)]
+        for out in ("some", "all")
+    )
+    for one, other, rows in zip(found, whole, ([0, 2, 3], [0], [2])):
+        np.testing.assert_array_equal(one.coords, other.coords[rows])
+        np.testing.assert_array_equal(one.features, other.features[rows])
+    with pytest.raises(UserError, match=r"begun with another selection \(kept was"):
+        job(tmp_path / "kept.csv", tmp_path / "all", [("tiny", tiny)], kind="auto")
 
 
 def test_labelled_patches_make_one_file(tmp_path, patches, tiny):
