@@ -169,7 +169,10 @@ class Index:
         what = "tiles" if self.kind != COORDINATES else "places of tiles"
         skipped = self._meta["skipped"]
         lost = f"; left out when it was written: {skipped} (skipped.csv)" if skipped else ""
-        return Facts(f"{len(self)} {what}{slides} of a store{lost}", group_kind=group_kind)
+        settings = self.plan.get("settings", self.plan)
+        cut_at = ((int(settings["tile_px"]), float(settings["mpp"])),) if {"tile_px", "mpp"} <= settings.keys() else ()
+        size = "".join(f", {side} px at {mpp:g} um/px" for side, mpp in cut_at)
+        return Facts(f"{len(self)} {what}{slides} of a store{size}{lost}", group_kind=group_kind, cut_at=cut_at)
 
 
 class StoredTiles:

@@ -31,7 +31,7 @@ class Subset:
         self.groups: Coded | None = None if source.groups is None else source.groups.take(self.chosen)
         facts = source.facts
         found = found or f"{len(self.chosen)} of {len(source)} tiles ({facts.found})"
-        self.facts = Facts(found, facts.notes, facts.left_out, facts.group_kind)
+        self.facts = Facts(found, facts.notes, facts.left_out, facts.group_kind, facts.cut_at)
 
     def __len__(self) -> int:
         return len(self.chosen)

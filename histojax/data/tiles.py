@@ -27,6 +27,7 @@ class Facts:
     notes: tuple[str, ...] = ()  # warnings, each a line that names the source
     left_out: tuple[tuple[str, str], ...] = ()  # (path, reason) of files that are no tiles
     group_kind: str = ""  # of `groups`: patient, slide, sample, group (a column of that title); "" without groups
+    cut_at: tuple[tuple[int, float], ...] = ()  # (side in px, micrometres per pixel) of tiles cut from slides
 
 
 NOTHING_TO_SAY = Facts()
@@ -202,4 +203,5 @@ def _joined_facts(sources: Sequence[Source]) -> Facts:
     kind = next((k for k in ("slide", "sample", "group", "patient") if k in kinds), "")
     found = "; ".join(f"{s.facts.found}" for s in sources if s.facts.found)
     notes = tuple(dict.fromkeys(note for s in sources for note in s.facts.notes))
-    return Facts(found, notes, tuple(one for s in sources for one in s.facts.left_out), kind)
+    cut_at = tuple(dict.fromkeys(one for s in sources for one in s.facts.cut_at))
+    return Facts(found, notes, tuple(one for s in sources for one in s.facts.left_out), kind, cut_at)

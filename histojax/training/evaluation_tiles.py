@@ -16,6 +16,7 @@ from histojax.common import cli
 from histojax.common.errors import UserError
 from histojax.data import count_shared, eval_batches, open_source, sample_check, unreadable
 from histojax.data.bad_tiles import examples
+from histojax.data.tiles import Facts
 from histojax.evaluation import online
 from histojax.evaluation.evaluators import FIT
 from histojax.training.evaluation_split import (
@@ -151,6 +152,22 @@ def _labels(part: TileSet, classes: tuple[str, ...]) -> np.ndarray:
     return np.array([number[name] for name in part.source.classes], np.int32)[part.labels]
 
 
+def _resolution(facts: Facts, tile_px: int, spec: str) -> list[str]:
+    """Sentences on tiles that were cut at other sizes or resolutions than those that are trained on."""
+    said = [
+        f"{spec}: its tiles of {side} px at {mpp:g} um/px become {tile_px} px at {mpp * side / tile_px:.3g} um/px; "
+        f"--config.data.tile_px={side} takes them as they were cut"
+        for side, mpp in facts.cut_at
+        if side != tile_px
+    ]
+    resolutions = sorted({mpp * side / tile_px for side, mpp in facts.cut_at})
+    if len(resolutions) > 1:
+        said.append(
+            f"{spec}: its parts are at {' and '.join(f'{mpp:.3g}' for mpp in resolutions)} um/px, read together"
+        )
+    return said
+
+
 def _open(config: ConfigDict, setting: str, spec: str, seed: int = 0) -> Any:
     """The source that a setting names; what had to be assumed about it is a warning.
 
@@ -164,7 +181,8 @@ def _open(config: ConfigDict, setting: str, spec: str, seed: int = 0) -> Any:
     except UserError as error:
         raise UserError(f"{setting}={spec}: {str(error).removeprefix(f'{spec}: ')}") from None
     if jax.process_index() == 0:
-        cli.warn("histojax train", [f"{setting}: {note}" for note in source.facts.notes])
+        notes = [*source.facts.notes, *_resolution(source.facts, config.data.tile_px, spec)]
+        cli.warn("histojax train", [f"{setting}: {note}" for note in notes])
         if setting.startswith("eval.") and source.facts.left_out:  # of data.train the plan says it
             cli.warn("histojax train", [f"{setting}: found {source.facts.found}"])
     return source

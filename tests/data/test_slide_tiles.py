@@ -45,7 +45,7 @@ def test_tiles_come_from_the_slides(tmp_path):
     assert source.classes == ("a", "b") and source.labels.tolist() == [0] * 4 + [1] * 4
     assert source.name(5) == f"{tmp_path / 'b.png'} (x=32, y=0)" and source.coords[5].tolist() == [32, 0]
     assert source.groups.used() == ["Pa", "Pb"] and source.facts.group_kind == "patient"
-    assert source.facts.found == "8 places of tiles from 2 slides of a store"
+    assert source.facts.found == "8 places of tiles from 2 slides of a store, 32 px at 0.5 um/px"
     assert part_facts(store, "a")["shard_bytes"] == 0 and not list((store / "tiles").iterdir())
     with ThreadPoolExecutor(4) as pool:
         assert all((tile == expected[i % 8]).all() for i, tile in enumerate(pool.map(source.read, [*range(8)] * 4)))

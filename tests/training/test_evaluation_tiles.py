@@ -9,6 +9,8 @@ from tiny_recipe import tiny_config
 
 from histojax.common.errors import UserError
 from histojax.data import open_source
+from histojax.data.decode import encode_png
+from histojax.data.store import Tile, finish_store, start_store, write_part
 from histojax.evaluation import online
 from histojax.evaluation.evaluators import evaluators
 from histojax.training import results
@@ -205,6 +207,25 @@ def test_what_had_to_be_assumed_is_a_warning(place, capsys):
     assert warning.startswith(
         f"histojax train: warning: data.train: {place}/set: its parts (train 6, val 6 tiles) are read"
     )
+
+
+def test_tiles_that_are_made_smaller_than_they_were_cut_are_a_warning(place, capsys):
+    def store(name, side, mpp):
+        rng = np.random.default_rng(side)
+        tiles = [Tile(encode_png(rng.integers(0, 255, (side, side, 3), np.uint8)), slide=s, x=0, y=0) for s in "ab"]
+        start_store(place / name, {"settings": {"tile_px": side, "mpp": mpp}})
+        write_part(place / name, "part", tiles)
+        finish_store(place / name, ["part"])
+        return str(place / name)
+
+    fits, large = store("fits", 32, 1.0), store("large", 64, 0.5)
+    evaluation(fits)
+    assert "um/px" not in capsys.readouterr().err
+    evaluation(large)
+    said = f"{large}: its tiles of 64 px at 0.5 um/px become 32 px at 1 um/px; --config.data.tile_px=64 takes them as"
+    assert said in capsys.readouterr().err
+    evaluation(f"{fits},{store('fine', 32, 0.25)}")
+    assert "its parts are at 0.25 and 1 um/px, read together" in capsys.readouterr().err
 
 
 def test_what_is_not_used_is_listed_before_the_first_step(place, tmp_path):
