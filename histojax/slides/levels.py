@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+PROPORTIONS, MOST_ROUNDED_PX = 0.03, 2  # how far a level's height may be from what its width lets expect
 FINE_ENOUGH = 1.02  # a level may be this much coarser than asked: enlarging by 2 % shows in no tile
 
 
@@ -38,4 +39,11 @@ def make_levels(sizes: Sequence[tuple[int, int]]) -> tuple[Level, ...]:
 
 def choose_level(levels: Sequence[Level], downsample: float) -> int:
     """The coarsest level that is at most `downsample`, give or take 2 %: the next finer one; 0 if all are coarser."""
-    return max((i for i, level in enumerate(levels) if level.downsample <= downsample * FINE_ENOUGH), default=0)
+    fine = (i for i, level in enumerate(levels) if level.downsample <= downsample * FINE_ENOUGH)
+    return max((i for i in fine if same_picture(levels[0], levels[i])), default=0)
+
+
+def same_picture(whole: Level, level: Level) -> bool:
+    """Whether a level has the proportions of level 0; one that has others is a macro image or another crop."""
+    expected = whole.height * level.width / whole.width
+    return abs(level.height - expected) <= max(MOST_ROUNDED_PX, PROPORTIONS * expected)

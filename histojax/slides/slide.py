@@ -20,7 +20,7 @@ import numpy as np
 
 from histojax.slides.bad_slide import BadSlide
 from histojax.slides.direct_reader import Band, DirectReader
-from histojax.slides.levels import FINE_ENOUGH, Level, choose_level, make_levels
+from histojax.slides.levels import FINE_ENOUGH, Level, choose_level, make_levels, same_picture
 from histojax.slides.mpp import find_mpp
 from histojax.slides.open_file import open_file
 from histojax.slides.openslide_file import OpenslideFile
@@ -66,6 +66,10 @@ class Slide:
         self.vendor = self._file.vendor
         self.levels = make_levels(self._file.sizes)
         self.size = (self.levels[0].width, self.levels[0].height)
+        for i, level in enumerate(self.levels):
+            if not same_picture(self.levels[0], level):
+                size = f"{level.width}x{level.height} px"
+                self.notes += (f"its level {i} of {size} has other proportions than level 0 and is not used",)
         if isinstance(self._file, OpenslideFile):
             self._direct = DirectReader(self._file)
 

@@ -20,3 +20,8 @@ def test_other_downsamples_are_quotients_of_each_axis():
 @pytest.mark.parametrize(("downsample", "level"), [(0.99, 0), (1, 0), (3.9, 0), (3.93, 1), (4, 1), (15, 1), (99, 2)])
 def test_the_next_finer_level_serves(downsample, level):
     assert choose_level(make_levels(APERIO), downsample) == level
+
+
+def test_a_level_of_other_proportions_serves_nothing():
+    levels = make_levels([(4000, 3000), (1000, 750), (600, 300), (7, 6)])
+    assert [choose_level(levels, d) for d in (5, 6, 600)] == [1, 1, 3]

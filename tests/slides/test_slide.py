@@ -3,6 +3,7 @@ import pickle
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from pyramids import picture, shrink, write_pyramid
 
@@ -80,6 +81,16 @@ def test_a_thumbnail_is_never_finer_than_the_slide(path):
     with open_slide(path) as slide:
         image, scale = slide.thumbnail(0.1)
         assert scale == 1 and (image == picture(1303, 1001)).all()
+
+
+def test_a_macro_image_among_the_levels_is_said_and_not_used(tmp_path):
+    image = picture(900, 700)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for level, pixels in enumerate([image, np.zeros((200, 500, 3), np.uint8)]):
+            file.write(pixels, tile=(64, 64), photometric="rgb", metadata=None, subfiletype=int(level > 0))
+    with open_slide(tmp_path / "a.tif", 0.5) as slide:
+        assert len(slide.levels) == 2 and slide.notes[0].startswith("its level 1 of 500x200 px has other proportions")
+        assert slide.thumbnail(4.0)[0].mean() > 100
 
 
 def test_a_slide_is_opened_anew_where_it_is_unpickled(path):
