@@ -95,6 +95,7 @@ def _main(argv: Sequence[str]) -> int:
     workers, shard = cli.whole_number("--workers", values.workers, 0, 4096), cli.shard(values.shard)
     checked = _checked(values)
     from histojax.features import asked  # jax is imported only now
+    from histojax.features.summary import in_words
     from histojax.parallel.backend import start_backend
 
     encoders = tuple(asked.Wanted(spec, weights) for spec, weights in checked.pop("encoders"))
@@ -105,7 +106,7 @@ def _main(argv: Sequence[str]) -> int:
     else:
         start_backend()
         summary = asked.run_here(wanted, workers=workers, shard=shard)
-    print("\n".join(asked.in_words(summary)))
+    print("\n".join(in_words(summary)))
     if not any(report.tiles for report in summary.reports):
         raise UserError(f"{values.out}: none of {len(summary.reports)} slides gave features; see failed.csv there")
     return 1 if summary.count("failed", "quarantined") else 0

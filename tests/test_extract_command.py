@@ -111,6 +111,15 @@ def test_flags_of_slides_are_not_ignored_for_patches(run, slides, tmp_path, caps
     assert not list(tmp_path.rglob("*.h5"))
 
 
+def test_the_size_of_patch_tokens_is_said_first(run, slides, tmp_path, capsys):
+    assert extract(run, slides, tmp_path / "a", "--patch-tokens") == 0
+    assert "patch tokens: 0.00 MB a tile; --save float16 halves them" in capsys.readouterr().err
+    (tmp_path / "in").mkdir()
+    Image.fromarray(picture(32, 32)).save(tmp_path / "in" / "a.png")
+    assert extract(run, tmp_path / "in", tmp_path / "b", "patches", "--patch-tokens", "--save", "float16") == 0
+    assert "MB a tile, 0.0 GB for 1 tiles (" in capsys.readouterr().err
+
+
 def test_help(capsys):
     assert main(["extract", "--help"]) == 0
     assert "--patch-tokens" in capsys.readouterr().out

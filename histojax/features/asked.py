@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+import shutil
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from histojax.common.errors import UserError
 from histojax.common.files import expanded
@@ -18,10 +22,11 @@ from histojax.common.work import Outcome, cluster_gpus, run
 from histojax.data.slide_marks import NO_MARKS, Marks
 from histojax.features.clam_folder import write_clam
 from histojax.features.device import Devices, Model, automatic_size, check_tokens
-from histojax.features.extract import Summary, extract, joined, told
+from histojax.features.extract import extract
 from histojax.features.finished import Written
 from histojax.features.folder import DONE, FAILED, QUARANTINED, JobFolder, Report, geometry_name
 from histojax.features.jobs import Job, Work, find_work
+from histojax.features.summary import Summary, joined, reason_of, told
 from histojax.slides.settings import TileSettings
 from histojax.zoo.encoder import load_encoder
 from histojax.zoo.run_weights import find_run
@@ -149,6 +154,7 @@ def run_here(asked: Asked, *, workers: int, shard: tuple[int, int] = (0, 1)) -> 
     models = asked.models()
     written = asked.written(work)
     written.begin(models)
+    _say_tokens(models, written)
     mine = dataclasses.replace(work, jobs=work.jobs[shard[0] :: shard[1]])
     parts = []
     for lacking, jobs in by_missing(written, models, mine.jobs):
@@ -161,6 +167,19 @@ def run_here(asked: Asked, *, workers: int, shard: tuple[int, int] = (0, 1)) -> 
     summary = joined(parts, mine.jobs)
     _beside(asked, models, written, summary)
     return _told(summary, written)
+
+
+def _say_tokens(models: Sequence[Model], written: Written) -> None:
+    """How large the patch tokens will be, before hours have gone into them."""
+    each = sum(math.prod(model.widths[1]) for model in models if model.tokens) * np.dtype(written.save).itemsize
+    if not each:
+        return
+    said = f"patch tokens: {each / 1e6:,.2f} MB a tile"
+    if (total := written.work.total) is not None:
+        free = shutil.disk_usage(written.folder.base).free
+        said += f", {each * total / 1e9:,.1f} GB for {total:,} tiles ({free / 1e9:,.1f} GB are free)"
+    half = "" if written.save == "float16" else "; --save float16 halves them"
+    print(f"{said}{half}", file=sys.stderr)
 
 
 def _beside(asked: Asked, models: Sequence[Model], written: Written, summary: Summary) -> None:
@@ -192,8 +211,9 @@ def run_on_ray(asked: Asked, *, workers: int, shard: tuple[int, int] = (0, 1)) -
     gpus = 1.0 if cluster_gpus() else 0.0
     jax.config.update("jax_platforms", "cpu")  # this process only looks after the others
     work = asked.work()
-    written = asked.written(work)
-    written.begin(asked.models())
+    models, written = asked.models(), asked.written(work)
+    written.begin(models)
+    _say_tokens(models, written)
     jobs = list(work.jobs)[shard[0] :: shard[1]]
     summary = Summary(notes=list(work.notes))
     progress = Progress(len(jobs), unit="slide", items="tiles")
@@ -202,9 +222,10 @@ def run_on_ray(asked: Asked, *, workers: int, shard: tuple[int, int] = (0, 1)) -
     units = [(_absolute(asked), name) for name in by_name]
     try:
         for outcome in run(extract_one, units, workers, executor="ray", gpus=gpus):
-            report, tiles = _of_outcome(outcome, by_name)
+            report, tiles, notes = _of_outcome(outcome, by_name)
             reports[report.slide] = report
             summary.tiles += tiles
+            summary.notes += notes
             summary.before += not tiles and not report.reason
             if report.reason:
                 progress.note(f"{report.path}: {report.state}: {report.reason}")
@@ -223,12 +244,12 @@ def _told(summary: Summary, written: Written) -> Summary:
     return summary
 
 
-def _of_outcome(outcome: Outcome, jobs: dict[str, Job]) -> tuple[Report, int]:
+def _of_outcome(outcome: Outcome, jobs: dict[str, Job]) -> tuple[Report, int, list[str]]:
     if not outcome.error:
         return outcome.value
     job = jobs[outcome.unit[1]]
     state = QUARANTINED if outcome.quarantined else FAILED
-    return told(Report(job.name, job.path, state=state, reason=outcome.error), job), 0
+    return told(Report(job.name, job.path, state=state, reason=reason_of(outcome)), job), 0, []
 
 
 def _absolute(asked: Asked) -> Asked:
@@ -265,8 +286,8 @@ def _devices(asked: Asked, names: tuple[str, ...]) -> Devices:
     return Devices([model for model in models if model.name in names], size)
 
 
-def extract_one(unit: tuple[Asked, str]) -> tuple[Report, int]:
-    """(report, tiles computed now) of one slide; runs in a worker process. Raises UserError."""
+def extract_one(unit: tuple[Asked, str]) -> tuple[Report, int, list[str]]:
+    """(report, tiles computed now, notes) of one slide; runs in a worker process. Raises UserError."""
     asked, name = unit
     work, models = _ready(asked)
     one = dataclasses.replace(work, jobs=tuple(job for job in work.jobs if job.name == name), notes=())
@@ -275,30 +296,4 @@ def extract_one(unit: tuple[Asked, str]) -> tuple[Report, int]:
     devices = _devices(asked, tuple(model.name for model in lacking))
     summary = extract(one, devices, written, workers=0, show=False, wanted=models)
     _beside(asked, models, written, summary)
-    return summary.reports[0], summary.tiles
-
-
-def in_words(summary: Summary) -> Iterator[str]:
-    """What was done, line by line, for the end of the command."""
-    bad = [report for report in summary.reports if report.state in (FAILED, QUARANTINED)]
-    empty = [report for report in summary.reports if report.state == "no tile"]
-    now = summary.count("done") - summary.before
-    yield f"slides      {len(summary.reports)}: {now} done now, {summary.before} before, {len(bad)} could not be used"
-    rate = f" ({summary.tiles / summary.seconds:,.1f}/s)" if summary.tiles and summary.seconds else ""
-    yield f"tiles       {summary.tiles:,} computed now{rate}; in all {sum(r.tiles for r in summary.reports):,}"
-    if summary.tiles and summary.waited:
-        yield f"waiting     {summary.waited:.0%} of the time the device had no tiles"
-    if skipped := sum(report.skipped for report in summary.reports):
-        yield f"unreadable  {skipped:,} tiles, listed in the feature files (skipped)"
-    if rejected := sum(report.rejected for report in summary.reports):
-        yield f"rejected    {rejected:,} places (no tissue, blank, pen, blur ...)"
-    yield from (f"no tile     {report.slide}: {report.reason}" for report in empty[:5])
-    if len(empty) > 5:
-        yield f"no tile     and {len(empty) - 5} more"
-    yield from (f"note        {note}" for note in dict.fromkeys(summary.notes))
-    yield from (f"{report.state:11s} {report.path}: {report.reason}" for report in bad[:20])
-    if len(bad) > 20:
-        yield f"failed      and {len(bad) - 20} more, see {summary.base / 'failed.csv'}"
-    if left_out := summary.left_out:
-        yield f"left out    {len(left_out)} files, e.g. {left_out[0][0]} ({left_out[0][1]})"
-    yield f"written     {summary.base}"
+    return summary.reports[0], summary.tiles, summary.notes

@@ -14,10 +14,9 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from histojax.common.locks import Lock, owner_of, try_lock
@@ -30,30 +29,13 @@ from histojax.features.finished import Written, draw, look, write_job
 from histojax.features.folder import EMPTY, FAILED, QUARANTINED, Report
 from histojax.features.jobs import Job, Work
 from histojax.features.reading import CHUNK, Chunk, Pixels, Plan, Planner, Reader
+from histojax.features.summary import Summary, reason_of, told
 from histojax.parallel.backend import is_out_of_memory
 from histojax.slides.slide import BadSlide
 
 LOOK_AGAIN_SECONDS = 2.0
 CHUNKS_AHEAD = 2  # of each worker, waiting to be put into a batch
 CHUNK_BYTES = 16 << 20  # of prepared tiles in a chunk at most
-
-
-@dataclass
-class Summary:
-    """What an extraction did: a report a slide; tiles computed, seconds, and the share in which devices waited."""
-
-    reports: list[Report] = field(default_factory=list)
-    before: int = 0  # slides that were done when it began
-    tiles: int = 0
-    seconds: float = 0.0
-    waited: float = 0.0
-    notes: list[str] = field(default_factory=list)
-    base: Path = Path()  # of the tables
-    left_out: Sequence[tuple[str, str]] = ()
-
-    def count(self, *states: str) -> int:
-        """Slides in one of these states."""
-        return sum(report.state in states for report in self.reports)
 
 
 @dataclass
@@ -358,7 +340,7 @@ class _Extraction:
     def _fail(self, job: Job, outcome: Outcome, lock: Lock) -> None:
         lock.release()
         state = QUARANTINED if outcome.quarantined else FAILED
-        self._note(Report(job.name, job.path, state=state, reason=outcome.error))
+        self._note(Report(job.name, job.path, state=state, reason=reason_of(outcome)))
 
     def _note(self, report: Report) -> None:
         with self.guard:
@@ -380,22 +362,3 @@ class _Extraction:
         step = self.summary.tiles + self.left_out if self.by_tile else len(self.reports) + begun
         self.progress.update(step, tiles, idle - self.idle_told)
         self.idle_told = idle
-
-
-def joined(parts: Sequence[Summary], jobs: Sequence[Job]) -> Summary:
-    """One summary of several, its reports in the order of `jobs`."""
-    reports = {report.slide: report for part in parts for report in part.reports}
-    seconds = sum(part.seconds for part in parts)
-    return Summary(
-        [reports[job.name] for job in jobs],
-        sum(part.before for part in parts),
-        sum(part.tiles for part in parts),
-        seconds,
-        sum(part.waited * part.seconds for part in parts) / max(seconds, 1e-9),
-        [note for part in parts for note in part.notes],
-    )
-
-
-def told(report: Report, job: Job) -> Report:
-    """The same, with the patient and the label of the slide."""
-    return replace(report, patient=job.patient, label=job.label)

@@ -25,12 +25,13 @@ from histojax.data.subset import write_subset
 from histojax.features import extract as flow
 from histojax.features.asked import by_missing
 from histojax.features.device import Devices, Model
-from histojax.features.extract import extract, joined
+from histojax.features.extract import extract
 from histojax.features.finished import Written
 from histojax.features.folder import JobFolder, geometry_name
 from histojax.features.jobs import find_work
 from histojax.features.read import read_coords, read_features, read_header, read_tokens
 from histojax.features.stored import Geometry
+from histojax.features.summary import joined
 from histojax.slides.settings import TileSettings
 from histojax.slides.slide import open_slide
 
