@@ -25,6 +25,10 @@ class Marks:
 
 
 NO_MARKS = Marks()
+OFFSET = (
+    "its scanned area does not begin at the corner of level 0, from which annotations count here; QuPath may count "
+    "from the scanned area: compare a tile of qc/ with what you drew"
+)
 
 
 def check_marks(marks: Marks, slides: int) -> None:
@@ -57,8 +61,15 @@ def read_marks(slide: Slide, marks: Marks, entry: SlideEntry) -> tuple[Polygons 
         except UserError as error:
             raise BadSlide(entry.path, str(error)) from error
         slide.notes += tuple(_doubts(flag, kind, areas, slide.size))
+        if _begins_aside(slide) and OFFSET not in slide.notes:
+            slide.notes += (OFFSET,)
         found.append(areas)
     return found[0], found[1]
+
+
+def _begins_aside(slide: Slide) -> bool:
+    """Whether the scanned area of a slide (MIRAX, some others) begins away from the corner of level 0."""
+    return any(slide.properties.get(f"openslide.bounds-{axis}", "0") not in ("", "0") for axis in "xy")
 
 
 def marks_digest(marks: Marks, entry: SlideEntry) -> str:

@@ -17,6 +17,7 @@ from histojax.slides.settings import TileSettings
 WHITE_ABOVE = (175, 190, 178)  # red, green, blue of glass in HistoBistro's filter
 GLASS = 200  # every channel of clear glass reaches this
 GLASS_TINT = 40  # and they are not farther apart
+PIECE_SHARE = 0.1  # of the picture: so large a piece is no speck, however small the picture
 GLASS_SHARE = 0.01  # of a slide, before its glass is believed to be seen
 
 
@@ -75,7 +76,8 @@ def clean(mask: np.ndarray, mpp: float, settings: TileSettings) -> np.ndarray:
     closed = _morphed(mask.astype(np.uint8), cv2.MORPH_CLOSE, round(settings.close_um / mpp / 2))
     filled = 1 - _without_small(1 - closed, settings.max_hole_um2 / mpp**2, at_edge=True)
     opened = _morphed(filled, cv2.MORPH_OPEN, round(settings.open_um / mpp / 2))
-    return _without_small(opened, settings.min_piece_um2 / mpp**2) > 0
+    least_px = min(settings.min_piece_um2 / mpp**2, PIECE_SHARE * mask.size)
+    return _without_small(opened, least_px) > 0
 
 
 def _morphed(mask: np.ndarray, operation: int, radius: int) -> np.ndarray:

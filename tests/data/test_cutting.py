@@ -24,7 +24,7 @@ from histojax.data.slide_table import MISSING
 from histojax.data.sources import open_source
 from histojax.data.store import start_store
 from histojax.slides.settings import TileSettings
-from histojax.slides.slide import open_slide
+from histojax.slides.slide import Slide, open_slide
 
 TIMED = "summary"
 SETTINGS = TileSettings(tile_px=64, mpp=1.0, checks=(), mask_mpp=4.0, min_piece_um2=0, open_um=0)
@@ -327,6 +327,17 @@ def test_annotations_that_may_not_be_meant_are_noted(slides, tmp_path):
         cut(path, tmp_path / "none", marks=Marks(include_class="Tumor"))
     with pytest.raises(UserError, match=r"expected a folder with one SLIDE\.geojson for each of the 2 slides"):
         cut(slides, tmp_path / "two", marks=marks)
+
+
+def test_a_scanned_area_that_begins_aside_is_noted_where_annotations_count(slides, tmp_path, monkeypatch):
+    known = property(lambda self: {"openslide.bounds-x": "0", "openslide.bounds-y": "81211"})
+    monkeypatch.setattr(Slide, "properties", known)
+    square = {"type": "Polygon", "coordinates": [[[0, 0], [900, 0], [900, 900], [0, 900]]]}
+    (tmp_path / "a.geojson").write_text(json.dumps(square))
+    path = slides / "TCGA-AA-0001-01Z.svs"
+    summary = cut(path, tmp_path / "out", marks=Marks(include=str(tmp_path / "a.geojson")))
+    assert summary.reports[0].notes[0].startswith("its scanned area does not begin at the corner of level 0")
+    assert not cut(path, tmp_path / "all").reports[0].notes
 
 
 @pytest.mark.parametrize(

@@ -124,3 +124,8 @@ def test_shares_are_areas_of_fractions_of_pixels():
 
 def test_shares_beyond_the_mask_are_no_tissue():
     np.testing.assert_allclose(shares(np.ones((4, 4), bool), 10.0, np.array([[30, 0], [20, 30]]), 20.0), [0.5, 0.5])
+
+
+def test_a_picture_smaller_than_a_speck_may_be_all_tissue():
+    assert found(stained(9, 9)).all()  # 72 um a side
+    assert not found(glass(9, 9)).any()
