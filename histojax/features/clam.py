@@ -13,14 +13,28 @@ import numpy as np
 
 from histojax.common.errors import UserError
 from histojax.features.hdf5 import attributes, dataset, opened
-from histojax.features.layout import Asked, Layout, matrix, number, pairs, size_of, values_of, whole, whole_pixels
+from histojax.features.layout import (
+    FARTHEST,
+    Asked,
+    Layout,
+    matrix,
+    number,
+    pairs,
+    size_of,
+    values_of,
+    whole,
+    whole_pixels,
+)
 from histojax.features.stored import Geometry, Header, Origin, StoredFeatures
-from histojax.weights.containers import open_array
+from histojax.weights.containers import open_array, open_tensors
 
 UNSAID = "CLAM stores neither encoder, weights and preprocessing nor mpp"
 NO_PATCHES = (
     "the size of the tiles is in CLAM's file of patches, which was not found or is not whole; give it as patches="
 )
+
+
+INSIDE = "the unit of the coordinates in the .pt is not stored; they are taken as level-0 pixels"
 
 
 def knows_coords(coords: h5py.Dataset) -> bool:
@@ -118,13 +132,29 @@ def read_pt(path: Path, asked: Asked) -> StoredFeatures:
     dtype = values.dtype
     values = values if values.dtype in (np.float32, np.float64) else values.astype(np.float32)
     header = Header(path, "clam", path.stem, len(values), values.shape[1], dtype)
-    coords = _coords_beside(path, len(values))
+    inside = _coords_inside(path, len(values))
+    coords = _coords_beside(path, len(values)) if inside is None else inside
     found = _patches_of(path, asked, coords)
     if coords is None and found is not None and len(found[0]) == len(values):
         coords = found[0]
     stored = None if coords is None else coords.astype(np.float64)
     unit = "" if coords is None else "level-0 px"
-    return StoredFeatures(_with(header, None if found is None else found[1]), values, coords, stored, unit)
+    header = _with(header, None if found is None else found[1])
+    if inside is not None:
+        header = replace(header, origin=replace(header.origin, notes=(*header.origin.notes, INSIDE)))
+    return StoredFeatures(header, values, coords, stored, unit)
+
+
+def _coords_inside(path: Path, count: int) -> np.ndarray | None:
+    """Coordinates in the .pt itself, which some programs write as {"features": ..., "coords": ...}."""
+    try:
+        found = open_tensors(path).tensors.get("coords")
+    except UserError:  # a bare tensor
+        return None
+    if found is None or tuple(found.shape) != (count, 2):
+        return None
+    values = np.asarray(found.numpy(), np.float64)
+    return whole_pixels(values) if np.isfinite(values).all() and np.abs(values).max(initial=0) < FARTHEST else None
 
 
 def _coords_beside(path: Path, count: int) -> np.ndarray | None:

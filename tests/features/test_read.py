@@ -10,6 +10,7 @@ import pytest
 from histojax.common.errors import UserError
 from histojax.features.read import read_coords, read_features, read_header
 from histojax.features.stored import check_mixable
+from histojax.weights.safetensors_file import write_safetensors
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "feature_files"
 TRIDENT = GOLDEN / "trident_feat_10x_256px__cmu-1-small-region.h5"
@@ -345,3 +346,13 @@ def test_strangers_are_named_and_not_to_be_deleted(tmp_path, content, message):
     with pytest.raises(UserError, match=message) as error:
         read_header(tmp_path / "a.h5")
     assert "delete" not in str(error.value)
+
+
+def test_coordinates_within_a_tensor_file(tmp_path):
+    """As a dict of both: they count, and their unit is said to be unknown."""
+    path = tmp_path / "a.pt"
+    write_safetensors(path, {"features": ONES, "coords": CORNERS})
+    found = read_features(path)
+    assert found.coords.tolist() == CORNERS.tolist() and any("unit of the coordinates" in n for n in found.origin.notes)
+    write_safetensors(path, {"features": ONES, "coords": CORNERS[:2]})
+    assert read_features(path).coords is None
