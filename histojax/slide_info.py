@@ -93,7 +93,7 @@ def _describe_all(specs: Sequence[str], mpp: str | None) -> tuple[list[dict[str,
     found, bad = [], []
     for spec in specs:
         try:
-            slides = find_slides([spec])
+            slides = find_slides([spec], same_names=True)
         except UserError as error:
             bad.append(str(error))
             continue

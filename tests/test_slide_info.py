@@ -48,6 +48,13 @@ def test_several_are_a_table_with_notes(folder, capsys):
     assert "bad.svs: a text file, not a slide" in err
 
 
+def test_slides_of_one_name_are_shown_both(folder, capsys):
+    (folder / "copy").mkdir()
+    (folder / "copy" / "one.svs").symlink_to(write_pyramid(folder / "copy" / "three.svs", IMAGE))
+    assert slide_info.main([str(folder)]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:4]] == ["one", "one", "two"]
+
+
 def test_json_is_for_programs(folder, capsys):
     assert slide_info.main([str(folder / "two.svs"), "--mpp", "0,5", "--json"]) == 0
     (facts,) = json.loads(capsys.readouterr().out)

@@ -51,14 +51,16 @@ class SlideList:
         return text + (f"; left out: {len(self.left_out)} ({_counts(reasons)})" if self.left_out else "")
 
 
-def find_slides(specs: Sequence[str | Path], slides_dir: str | Path | None = None) -> SlideList:
+def find_slides(
+    specs: Sequence[str | Path], slides_dir: str | Path | None = None, *, same_names: bool = False
+) -> SlideList:
     """The slides that `specs` name, each once.
 
     A folder is searched with all below it; plain images there (.tif, .png, .jpg) are slides only if it holds no other
     slides, a MIRAX data folder is none, and a folder of DICOM files is one slide a series. In a table files are
     relative to `slides_dir` (where they may lie in sub-folders) or to the table; suffixes may be missing. Patients
     that no table tells are those of the barcode in a name. Files are not opened. Raises UserError for what does not
-    exist, if there is no slide, and for two slides of one name.
+    exist, if there is no slide, and for two slides of one name unless `same_names` allows them.
     """
     if not specs:
         raise UserError(f"no slides given: {ACCEPTED}")
@@ -73,7 +75,8 @@ def find_slides(specs: Sequence[str | Path], slides_dir: str | Path | None = Non
     entries = _each_once(found, left_out)
     if not entries:
         raise UserError(f"{', '.join(map(str, specs))}: no slides ({_why_none(left_out)}); {ACCEPTED}")
-    _check_names(entries)
+    if not same_names:
+        _check_names(entries)
     return SlideList(tuple(map(_with_patient, entries)), tuple(left_out), tuple(dict.fromkeys(notes)))
 
 
