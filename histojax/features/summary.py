@@ -58,7 +58,9 @@ def in_words(summary: Summary) -> Iterator[str]:
     bad = [report for report in summary.reports if report.state in (FAILED, QUARANTINED)]
     empty = [report for report in summary.reports if report.state == "no tile"]
     now = summary.count("done") - summary.before
-    yield f"slides      {len(summary.reports)}: {now} done now, {summary.before} before, {len(bad)} could not be used"
+    without = f", {len(empty)} without a tile" if empty else ""
+    done = f"{now} done now, {summary.before} before{without}, {len(bad)} could not be used"
+    yield f"slides      {len(summary.reports)}: {done}"
     rate = f" ({summary.tiles / summary.seconds:,.1f}/s)" if summary.tiles and summary.seconds else ""
     yield f"tiles       {summary.tiles:,} computed now{rate}; in all {sum(r.tiles for r in summary.reports):,}"
     if summary.tiles and summary.waited:
@@ -70,7 +72,10 @@ def in_words(summary: Summary) -> Iterator[str]:
     yield from (f"no tile     {report.slide}: {report.reason}" for report in empty[:5])
     if len(empty) > 5:
         yield f"no tile     and {len(empty) - 5} more"
-    yield from (f"note        {note}" for note in dict.fromkeys(summary.notes))
+    notes = list(dict.fromkeys(summary.notes))
+    yield from (f"note        {note}" for note in notes[:20])
+    if len(notes) > 20:
+        yield f"note        and {len(notes) - 20} more"
     yield from (f"{report.state:11s} {report.path}: {report.reason}" for report in bad[:20])
     if len(bad) > 20:
         yield f"failed      and {len(bad) - 20} more, see {summary.base / 'failed.csv'}"
