@@ -134,6 +134,7 @@ class JobFolder:
         """
         path = self.base / "extract.json"
         with self.alone():
+            _read(self.base / "slides.csv")  # what cannot be added to is said now, not at the end
             content: dict[str, Any] = {"format": FORMAT, "selection": dict(selection), "encoders": {}}
             if path.exists():
                 content = read_json(path)
@@ -186,7 +187,10 @@ def _read(path: Path) -> list[Report]:
         return []
     try:
         with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-            rows = list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            rows = list(reader)
+        if not {"slide", "path"} <= set(reader.fieldnames or ()):
+            raise ValueError("no columns slide and path")
         numbers = ("tiles", "skipped", "rejected")
         return [Report(**{k: int(v) if k in numbers else v for k, v in row.items()}) for row in rows]  # type: ignore
     except (ValueError, TypeError) as error:

@@ -418,6 +418,16 @@ def test_the_share_of_waiting_is_true(tmp_path, slides, tiny, monkeypatch, readi
     assert summary.tiles == 55 and least <= summary.waited <= most
 
 
+@pytest.mark.parametrize("text", ["a,b\n", "a,b\n1,2\n", "slide,path,tiles\ns0,x,many\n"])
+def test_a_table_of_somebody_else_is_refused_at_once(tmp_path, slides, tiny, text):
+    base = tmp_path / "10x_32px_0px_overlap"
+    base.mkdir()
+    (base / "slides.csv").write_text(text)
+    with pytest.raises(UserError, match=r"slides\.csv: cannot be read .*; move it away and run again"):
+        job(slides, tmp_path, [("tiny", tiny)])
+    assert (base / "slides.csv").read_text() == text and not list(tmp_path.rglob("*.h5"))
+
+
 def test_progress_goes_on_within_a_slide(tmp_path, slides, tiny, monkeypatch):
     steps = []
     monkeypatch.setattr(flow.Progress, "update", lambda self, step, *_: steps.append(step))
