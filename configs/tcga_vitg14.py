@@ -3,7 +3,7 @@
     python -m histojax.train --config configs/tcga_vitg14.py --workdir runs/tcga_vitg14 \\
         --config.data.train=tcga_tiles.csv
 
-Needs: about 2.5 million 224-px tiles (a tile store, or a CSV whose first column is the path), the weights
+Needs: about 2.5 million tiles of 512 px at 0.5 mpp (`histojax tile --preset finetune`, or a CSV of paths), the weights
 `dinov2_vitg14` (downloaded once, 4.2 GiB), one GPU of 40 GiB or more for batch 32, or several with
 --config.mesh.fsdp=true.
 Time: about 36 hours on an A100 (derived: 7.4 TFLOP a tile, 35 % of 312 TFLOP/s, 60,000 steps; not run).
@@ -20,5 +20,6 @@ def get_config():
     c.epochs, c.epoch_steps = 200, 500
     c.stop_step = 60_000  # the published weights; the schedules run to 100,000
     c.data.train = "tcga_tiles.csv"
+    c.data.tile_px = 512  # at 0.5 mpp, as histojax tile --preset finetune cuts them; crops of 224 px are drawn from it
     c.data.workers = 8
     return c

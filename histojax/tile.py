@@ -57,7 +57,7 @@ examples:
   histojax tile slides/ --out stores/mine                              256 px at 1.0 mpp, for features
   histojax tile slides/ --out stores/train --preset finetune --max-tiles 2000
   histojax tile cohort.csv --out stores/cohort --mpp 0.25              slides that do not tell their mpp have 0.25
-  histojax train --config configs/nct_vits14.py --workdir runs/mine --config.data.train=stores/train
+  histojax train --config configs/tcga_vits14.py --workdir runs/mine --config.data.train=stores/train
 
 exit codes:
   0 done, 1 done but some slides could not be used or found (skipped.csv), 2 bad input (one line on stderr)"""

@@ -189,10 +189,13 @@ def _open(config: ConfigDict, setting: str, spec: str, seed: int = 0) -> Any:
 
 
 def _reader(config: ConfigDict, *parts: TileSet) -> Callable[[], Iterator[online.Batch]]:
+    # crops need large tiles, features do not: a smaller tile must not be enlarged first
+    side = min(config.data.tile_px, config.eval.image_px)
+
     def batches() -> Iterator[online.Batch]:
         for part in parts:
             lost: list[int] = []
-            for batch in eval_batches(part.source, part.chosen, config.eval.batch_size, config.data.tile_px):
+            for batch in eval_batches(part.source, part.chosen, config.eval.batch_size, side):
                 lost += batch["bad"][batch["bad"] >= 0].tolist()
                 yield batch
             if lost:

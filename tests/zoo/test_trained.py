@@ -47,7 +47,8 @@ def finished_config():
     return backbone_config(tiny_config())
 
 
-def test_a_run_gives_features_in_two_lines(finished, capsys):
+def test_a_run_gives_features_in_two_lines(finished, capsys, monkeypatch):
+    monkeypatch.setattr("histojax.zoo.encoder._shown", set())  # lines are printed once a process
     folder, state = finished
     encoder = load_encoder(str(folder), batch_size=3)
     features = encoder(TILES)
