@@ -189,8 +189,9 @@ def _open(config: ConfigDict, setting: str, spec: str, seed: int = 0) -> Any:
 
 
 def _reader(config: ConfigDict, *parts: TileSet) -> Callable[[], Iterator[online.Batch]]:
-    # crops need large tiles, features do not: a smaller tile must not be enlarged first
-    side = min(config.data.tile_px, config.eval.image_px)
+    # as training reads them; but where crops are drawn from far larger tiles, small ones must not be enlarged first
+    side, input_px = config.data.tile_px, config.eval.image_px
+    side = input_px if side > 2 * input_px else side
 
     def batches() -> Iterator[online.Batch]:
         for part in parts:
