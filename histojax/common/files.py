@@ -71,6 +71,14 @@ def read_json(path: Path) -> dict:
     return found
 
 
+def make_folder(path: Path) -> None:
+    """Makes a folder and those above it where they are missing; raises UserError where that is not possible."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be made ({reason(error)}){advice(error)}") from error
+
+
 def _fsync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -7,6 +7,8 @@ import errno
 import fcntl
 import os
 import socket
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from histojax.common.errors import UserError
@@ -63,6 +65,15 @@ def try_lock(path: Path) -> Lock | None:
             _sign(handle)
             return Lock(path, handle)
         os.close(handle)  # its last owner removed it between our opening and locking it
+
+
+@contextlib.contextmanager
+def wait_for_lock(path: Path, look_again_seconds: float = 0.1) -> Iterator[Lock]:
+    """Holds the lock of that file within the block, after waiting for its owner. Raises UserError as `try_lock`."""
+    while (lock := try_lock(path)) is None:
+        time.sleep(look_again_seconds)
+    with lock:
+        yield lock
 
 
 def owner_of(path: Path) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from histojax.common.files import replacing, write_atomic
+from histojax.common.tables import csv_text, write_table
 from histojax.data.audit import PATIENT, SLIDE, Findings, TileSet, kept, pairs_of
 from histojax.data.copies import IDENTICAL, NEAR, TURNED
 from histojax.data.decode import BadTile, fit_tile
@@ -93,14 +92,14 @@ def write_tables(out: Path, found: Findings, known: dict[str, Any]) -> None:
     """audit.json, duplicates.csv, overlap.csv, left_out.csv, pairs.png; those with nothing in them are removed."""
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / "audit.json", json.dumps(known, indent=1) + "\n")
-    _write(
+    write_table(
         out / "duplicates.csv",
         ("group", "kind", "distance", "set", "tile", "name", "label", "patient", "slide"),
         _duplicate_rows(found),
     )
     titles = ("kind", "set", "what", "tiles", "other_set", "other_what", "other_tiles", "distance")
-    _write(out / "overlap.csv", titles, ([getattr(one, title) for title in titles] for one in found.shared))
-    _write(out / "left_out.csv", ("set", "tile", "name", "reason"), _left_out_rows(found))
+    write_table(out / "overlap.csv", titles, ([getattr(one, title) for title in titles] for one in found.shared))
+    write_table(out / "left_out.csv", ("set", "tile", "name", "reason"), _left_out_rows(found))
     pairs = _pairs_to_show(found)
     (out / "pairs.png").unlink(missing_ok=True)
     if pairs:
@@ -162,19 +161,6 @@ def _patients_of(tiles: TileSet, index: int) -> str:
     return str(tiles.units[PATIENT][index]) if PATIENT in tiles.units else ""
 
 
-def _write(path: Path, titles: Sequence[str], rows: Any) -> None:
-    """A table, written as it comes; none is left where there is no row."""
-    count = 0
-    with replacing(path) as partial, open(partial, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(titles)
-        for row in rows:
-            writer.writerow(row)
-            count += 1
-    if not count:
-        path.unlink(missing_ok=True)
-
-
 def _pairs_to_show(found: Findings) -> list[tuple[int, int]]:
     """(tile, the first of its group), the most doubtful ones first, at most one of a group."""
     numbers = _copies(found)
@@ -233,12 +219,9 @@ def _file_list(source: Source, numbers: np.ndarray) -> str:
         *(["label"] if source.classes else []),
         *([source.facts.group_kind or "group"] if source.groups is not None else []),
     ]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(titles)
-    for i in numbers.tolist():
-        row = [os.path.abspath(source.name(i))]
-        row += [_label(source, i)] if source.classes else []
-        row += [str(source.groups[i])] if source.groups is not None else []
-        writer.writerow(row)
-    return text.getvalue()
+    columns: list[Iterable[str]] = [(os.path.abspath(source.name(i)) for i in numbers.tolist())]
+    if source.classes:
+        columns.append(_label(source, i) for i in numbers.tolist())
+    if source.groups is not None:
+        columns.append(str(source.groups[i]) for i in numbers.tolist())
+    return csv_text(titles, zip(*columns))

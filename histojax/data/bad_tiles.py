@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +14,7 @@ from absl import logging
 from histojax.common.errors import UserError
 from histojax.common.files import write_atomic
 from histojax.common.host_memory import give_back_freed
+from histojax.common.tables import csv_text
 from histojax.data.decode import BadTile
 from histojax.data.synthetic import SyntheticTissue
 from histojax.data.tiles import Source
@@ -143,9 +142,7 @@ def _why_unreadable(source: Source, index: int) -> BadTile | None:
 
 def bad_tiles_csv(bad: Iterable[tuple[str, str]]) -> str:
     """CSV text with the header path,reason."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([("path", "reason"), *bad])
-    return text.getvalue()
+    return csv_text(("path", "reason"), bad)
 
 
 def _try_read(source: Source, index: int) -> np.ndarray | BadTile:

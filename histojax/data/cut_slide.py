@@ -87,8 +87,9 @@ def cut_slide(unit: tuple[Cut, SlideEntry]) -> Report:
     notes: tuple[str, ...] = ()
     with lock:
         _check_plan(cut)
-        damaged = part_done(out, entry.name) and not shard_is_whole(out, entry.name)
-        state = BEFORE if part_done(out, entry.name) and not damaged else DONE
+        there = part_done(out, entry.name)
+        damaged = there and not shard_is_whole(out, entry.name)
+        state = BEFORE if there and not damaged else DONE
         if state == DONE:
             with opened(entry, cut.mpp) as slide:
                 _write_slide(out, cut, entry, slide)

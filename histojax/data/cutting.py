@@ -6,21 +6,21 @@ side by side share the rest.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from histojax.common.errors import UserError
-from histojax.common.files import advice, read_json, reason, write_atomic
-from histojax.common.locks import owner_of, try_lock
+from histojax.common.files import make_folder, read_json, write_atomic
+from histojax.common.locks import owner_of, wait_for_lock
 from histojax.common.progress import Progress
+from histojax.common.tables import write_table
 from histojax.common.work import Outcome, run
 from histojax.data.cut_slide import (
     BEFORE,
@@ -48,7 +48,6 @@ from histojax.data.store import (
     parts_done,
     start_store,
 )
-from histojax.data.store_merge import write_or_remove
 from histojax.data.store_parts import file_stem, part_path
 
 FAILURE, LEFT_OUT = ".failed", "left_out.csv"
@@ -103,7 +102,7 @@ def cut_slides(
     check_marks(cut.marks, len(slides))
     start_store(out, cut.plan(), COORDINATES if cut.coordinates else PIXELS)
     for folder in (LOCKS, PICTURES, OUTLINES):
-        _make(out / folder)
+        make_folder(out / folder)
     if executor == "ray":  # its tasks run in other folders
         cut = dataclasses.replace(cut, out=os.path.abspath(cut.out))
         slides = [dataclasses.replace(entry, path=Path(os.path.abspath(entry.path))) for entry in slides]
@@ -113,9 +112,9 @@ def cut_slides(
     reports = _cut_all(mine, cut, workers, executor)
     for report in reports.values():
         _remember(out, report)
-    with _finishing(out):
+    with wait_for_lock(out / LOCKS / "finish.lock"):  # the last job to end merges what all have done
         skipped = _all_failures(out, reports.values()) + [one for one in left_out if one[1] == MISSING]
-        write_or_remove(out / LEFT_OUT, ("name", "reason"), left_out)
+        write_table(out / LEFT_OUT, ("name", "reason"), left_out)
         written = None  # as long as there is no tile; one job of an array may have none
         if shard[1] == 1 or _has_tiles(out):
             _check_some(out, [reports[entry.name] for entry in mine], skipped)
@@ -191,30 +190,13 @@ def _check_some(out: Path, reports: Sequence[Report], skipped: Sequence[tuple[st
     shown = [
         f"{paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}: {why}" for why, paths in reasons.items()
     ]
-    write_or_remove(out / "skipped.csv", ("name", "reason"), skipped)
+    write_table(out / "skipped.csv", ("name", "reason"), skipped)
     more = f"; and {len(shown) - 3} more reasons, see {out / 'skipped.csv'}" if len(shown) > 3 else ""
     raise UserError(f"{out}: no tile from {len(reports)} slides; {'; '.join(shown[:3])}{more}")
 
 
 def _has_tiles(out: Path) -> bool:
     return any(part_facts(out, name)["tiles"] for name in parts_done(out))
-
-
-@contextlib.contextmanager
-def _finishing(out: Path) -> Iterator[None]:
-    """One job at a time merges what is done by all so far; the last one to end merges everything."""
-    path = out / LOCKS / "finish.lock"
-    while (lock := try_lock(path)) is None:
-        time.sleep(0.2)
-    with lock:
-        yield
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be made ({reason(error)}){advice(error)}") from error
 
 
 def _as_json(summary: Summary) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from histojax.common.errors import UserError
-from histojax.common.files import advice, reason, replacing
+from histojax.common.files import make_folder, replacing
 from histojax.common.progress import Progress
 from histojax.common.work import run
 from histojax.data.decode import BadTile
@@ -39,10 +39,7 @@ def hash_source(spec: str, source: Source, folder: Path, workers: int, progress:
     another reason than themselves.
     """
     place = folder / f"{source.fingerprint()[:24]}-{VERSION}"
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{place}: cannot be made ({reason(error)}){advice(error)}") from None
+    make_folder(place)
     chunks = [
         _Chunk(spec, first, min(first + CHUNK, len(source)), place / f"{first:09d}.npz")
         for first in range(0, len(source), CHUNK)

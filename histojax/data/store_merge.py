@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +14,8 @@ import pyarrow.compute
 import pyarrow.csv
 
 from histojax.common.errors import UserError
-from histojax.common.files import replacing, write_atomic
+from histojax.common.files import replacing
+from histojax.common.tables import write_table
 from histojax.data.store_parts import FORMAT, NAMES, meta_of, part_path, read_store_json, shard_path, text, write_arrow
 
 PATIENT = "patient"
@@ -61,8 +60,8 @@ def finish_store(
         ],
     }
     slides = _slides_of(index, metas, group_kind)
-    write_or_remove(out / "skipped.csv", ("name", "reason"), lost)
-    write_or_remove(out / "slides.csv", _titles(slides), [[row.get(t, "") for t in _titles(slides)] for row in slides])
+    write_table(out / "skipped.csv", ("name", "reason"), lost)
+    write_table(out / "slides.csv", _titles(slides), [[row.get(t, "") for t in _titles(slides)] for row in slides])
     if tiles_csv:
         _write_tiles_csv(out / "tiles.csv", index, group_kind or "group")
     else:
@@ -156,16 +155,6 @@ def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
 def _titles(slides: Sequence[Mapping[str, Any]]) -> list[str]:
     found = {title for row in slides for title in row}
     return [t for t in SLIDE_COLUMNS if t in found] + sorted(found - set(SLIDE_COLUMNS))
-
-
-def write_or_remove(path: Path, titles: Sequence[str], rows: Sequence[Sequence]) -> None:
-    """A table; without a row there is no file."""
-    if not rows:
-        path.unlink(missing_ok=True)
-        return
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([titles, *rows])
-    write_atomic(path, table.getvalue())
 
 
 def _write_tiles_csv(path: Path, index: pa.Table, group: str, rows: int = 1 << 16) -> None:

@@ -16,10 +16,8 @@ Patches without a slide have no magnification: their files lie in OUT/features_E
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
-import time
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -27,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from histojax.common.errors import UserError
-from histojax.common.files import advice, read_json, reason, write_atomic
-from histojax.common.locks import try_lock
+from histojax.common.files import make_folder, read_json, write_atomic
+from histojax.common.locks import wait_for_lock
+from histojax.common.tables import csv_text
 from histojax.data.store_parts import file_stem
 from histojax.features.stored import Geometry
 
@@ -102,10 +101,7 @@ class JobFolder:
         folders = [self.base / LOCKS, *(self.out / self.within(name) for name in encoders)]
         beside = [PATCHES] * with_patches + [PICTURES, OUTLINES] * with_pictures
         for folder in [*folders, *(self.base / name for name in beside)]:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UserError(f"{folder}: cannot be made ({reason(error)}){advice(error)}") from None
+            make_folder(folder)
 
     def remove_leftovers(self, slide: str, encoders: Iterable[str]) -> None:
         """Temporary files that a killed writer left; only for the owner of the slide's lock."""
@@ -120,9 +116,7 @@ class JobFolder:
     @contextmanager
     def alone(self) -> Any:
         """Only one job at a time is within this block."""
-        while (lock := try_lock(self.base / LOCKS / "tables.lock")) is None:
-            time.sleep(0.1)
-        with lock:
+        with wait_for_lock(self.base / LOCKS / "tables.lock"):
             yield
 
     def begin(self, selection: Mapping[str, Any], encoders: Mapping[str, Mapping[str, Any]]) -> None:
@@ -174,11 +168,7 @@ def _refuse_another(path: Path, what: str, was: Mapping[str, Any], now: Mapping[
 
 
 def _csv(rows: Iterable[Report]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Report.__dataclass_fields__)
-    writer.writerows(asdict(row).values() for row in rows)
-    return text.getvalue()
+    return csv_text(tuple(Report.__dataclass_fields__), (tuple(asdict(row).values()) for row in rows))
 
 
 def _read(path: Path) -> list[Report]:

@@ -3,11 +3,12 @@
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from histojax.common.errors import UserError
-from histojax.common.locks import owner_of, try_lock
+from histojax.common.locks import owner_of, try_lock, wait_for_lock
 
 
 def test_one_owner_at_a_time_and_no_file_afterwards(tmp_path):
@@ -37,3 +38,10 @@ def test_a_killed_owner_keeps_nothing(tmp_path):
 def test_a_folder_that_is_missing_is_named(tmp_path):
     with pytest.raises(UserError, match="no-such"):
         try_lock(tmp_path / "no-such" / "slide.lock")
+
+
+def test_a_lock_is_waited_for(tmp_path):
+    first = try_lock(tmp_path / "lock")
+    threading.Timer(0.1, first.release).start()
+    with wait_for_lock(tmp_path / "lock", 0.01):
+        assert try_lock(tmp_path / "lock") is None
