@@ -1,8 +1,9 @@
 """Is a tile worth keeping? Its own pixels say, and what is wrong has a name.
 
 The thresholds are lenient: of 5,737 tiles of tissue of six public sets, on some of which they were chosen, they reject
-8, of them 7 for a bright red that may be ink or blood; of 5,825 tiles that were not looked at before, 1. A scanner that
-was out of focus still loses whole slides to "blur", so callers count what is rejected by reason.
+8, of them 7 for a bright red that may be ink or blood; of 5,825 tiles that were not looked at before, 1
+(`tools/measure_tiles.py SET` counts them on yours). A scanner that was out of focus still loses whole slides to "blur",
+so callers count what is rejected by reason.
 
 - blank: standard deviation of green below `min_contrast` grey levels. Glass has 1 to 5, with dust up to 10; the
   palest tissue, fat, 17 and more.
