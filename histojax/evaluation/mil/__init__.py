@@ -1,0 +1,1 @@
+"""Multiple-instance learning: models of bags of features, their training, and the files they are kept in."""
