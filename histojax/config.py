@@ -182,6 +182,7 @@ def _eval() -> ConfigDict:
             every=1000,  # steps between evaluations of the teacher; also before the first and after the last step
             data="",  # labelled tiles; "" uses the training tiles when they are labelled
             test="",  # a separate labelled set, only reported, never chosen on; "" splits it off `data`
+            slides="",  # tiles with patients, labelled as their patient: AUROC of mean-pooled features; "": none
             test_share=0.5,  # of `data` (by patient, else by class), if there is no other test set
             validation_share=0.3,  # of the tiles to fit on: they choose the best checkpoint; 0: none
             split_seed=0,  # of the splits

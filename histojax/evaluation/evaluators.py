@@ -17,6 +17,7 @@ from histojax.evaluation.knn import knn_predict
 from histojax.evaluation.metrics import balanced_accuracy
 from histojax.evaluation.probe import ridge_probe
 from histojax.evaluation.rank import rankme
+from histojax.evaluation.slides_online import slide_scores
 from histojax.ssl.health import feature_spread
 
 FIT, VALIDATION, TEST = PARTS = ("fit", "validation", "test")
@@ -76,6 +77,7 @@ class Evaluator:
     watch: Literal["", "best", "first"] = ""  # the monitor compares the headline with its best or its first value
     baseline: bool = False  # colour histograms are judged by it, too
     zero: bool = False  # its axis starts at 0
+    of_slides: bool = False  # it judges the patients of eval.slides instead of the evaluation tiles
 
     def metric(self, part: str = VALIDATION) -> str:
         """The headline's name in metrics.jsonl: of a part where labels are needed."""
@@ -91,6 +93,7 @@ def evaluators(k: int = 20) -> tuple[Evaluator, ...]:
         Evaluator("ridge", ridge_accuracy, "ridge_balanced_accuracy", "ridge probe", accuracy, True),
         Evaluator("rankme", rank, "rankme", "RankMe", "RankMe of the teacher's features", False, "first", zero=True),
         Evaluator("spread", spread_of, "eval_spread", "evaluation tiles", spread, False, zero=True),
+        Evaluator("slides", slides, "slides_auroc", "mean pooling", "AUROC of patients", False, of_slides=True),
     )
 
 
@@ -120,6 +123,13 @@ def rank(features: FeatureSet) -> dict[str, float]:
 def spread_of(features: FeatureSet) -> dict[str, float]:
     """Spread of all tiles but those of the test, see ssl.health."""
     return {"eval_spread": float(feature_spread(features.without_test))}
+
+
+def slides(features: FeatureSet) -> dict[str, float]:
+    """AUROC and balanced accuracy over patients by their mean features, see slides_online; all tiles are in `fit`."""
+    fit = features.fit
+    assert fit.groups is not None
+    return slide_scores(fit.features, fit.labels, fit.groups)
 
 
 def _accuracy(features: FeatureSet, name: str, predict: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:

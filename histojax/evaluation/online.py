@@ -34,6 +34,7 @@ class EvalTiles:
     no_best: str = ""  # why no part can choose a checkpoint; "" if the validation part can
     bad: tuple[tuple[str, str], ...] = ()  # (path, reason) of the unreadable tiles, which are not among them
     fingerprint: str = ""  # of all tiles of the sources and their labels, wherever they lie
+    slides: EvalTiles | None = None  # tiles labelled by their patient, all of them "fit", for rows of_slides
 
     @property
     def labelled(self) -> bool:
@@ -58,8 +59,16 @@ def evaluate(
         return {}
     values: dict[str, float] = {}
     for row in rows:
-        if found.labelled or not row.needs_labels:
+        if (found.labelled or not row.needs_labels) and not row.of_slides:
             values |= row.function(found)
+    bags = [row for row in rows if row.of_slides]
+    if tiles.slides is None or not bags:
+        return values
+    patients = feature_set(tiles.slides, features)
+    if patients is None:
+        return {}
+    for row in bags:
+        values |= row.function(patients)
     return values
 
 

@@ -30,7 +30,7 @@ from histojax.features.summary import Summary, joined, reason_of, told
 from histojax.slides.settings import TileSettings
 from histojax.zoo.encoder import load_encoder
 from histojax.zoo.run_weights import find_run
-from histojax.zoo.table import is_known
+from histojax.zoo.table import find, is_known
 
 WITHIN_A_RUN = {"export", "meta", "timm", "checkpoints", "model.safetensors"}  # no name of their own
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
@@ -146,6 +146,15 @@ def _folder_of(what: str, record: str) -> str:
         own = [part for part in path.absolute().parts if part not in WITHIN_A_RUN]
         name = f"{own[-2]}_{own[-1]}" if own[-1].isdigit() else Path(own[-1]).stem
     return re.sub(r"[^A-Za-z0-9._+-]+", "_", name)
+
+
+def folder_names(encoders: Sequence[Wanted]) -> list[str]:
+    """The names under which the features of encoders are filed, without loading any."""
+    names = []
+    for wanted in encoders:
+        folder, what = wanted.split()
+        names.append(folder or _folder_of(what, find(what).name if is_known(what) else what))
+    return names
 
 
 def run_here(asked: Asked, *, workers: int, shard: tuple[int, int] = (0, 1)) -> Summary:

@@ -177,7 +177,7 @@ def _rows(work: Work, job: Job, good: np.ndarray, bad: np.ndarray, gathered: Gat
     return Rows(
         empty,
         coords,
-        names=np.array([_name(source, int(number)) for number in numbers]),
+        names=np.array([patch_name(source, int(number)) for number in numbers]),
         labels=source.labels[numbers] if source.classes else None,
         classes=tuple(source.classes),
         groups=None if source.groups is None else np.asarray(source.groups[numbers]),
@@ -190,10 +190,10 @@ def _reason(work: Work, job: Job, row: int, reasons: dict[int, str]) -> str:
     """Why a tile has no features, with its name where it has no place."""
     if not job.labelled or job.numbers is None:
         return reasons[row]
-    return f"{_name(work.sources[job.source], int(job.numbers[row]))}: {reasons[row]}"
+    return f"{patch_name(work.sources[job.source], int(job.numbers[row]))}: {reasons[row]}"
 
 
-def _name(source: Source, number: int) -> str:
+def patch_name(source: Source, number: int) -> str:
     """The name of a patch within its folder or archive."""
     root, name = str(getattr(source, "root", "")), source.name(number)
     return name.removeprefix(f"{root}/") if root else name

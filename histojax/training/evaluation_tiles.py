@@ -16,9 +16,11 @@ from histojax.common import cli
 from histojax.common.errors import UserError
 from histojax.data import count_shared, eval_batches, open_source, sample_check, unreadable
 from histojax.data.bad_tiles import examples
+from histojax.data.coded import Coded
 from histojax.data.tiles import Facts
 from histojax.evaluation import online
 from histojax.evaluation.evaluators import FIT
+from histojax.evaluation.slides_online import check_patients
 from histojax.training.evaluation_split import (
     Parting,
     TileSet,
@@ -37,6 +39,35 @@ def open_training(config: ConfigDict) -> Any:
 
 
 def open_evaluation(config: ConfigDict, train_source: Any) -> online.EvalTiles:
+    """The tiles that judge the teacher, and those of eval.slides beside them; raises UserError as both do."""
+    tiles, slides = _open_tiles(config, train_source), _open_slides(config)
+    if slides is None:
+        return tiles
+    both = hashlib.sha256(f"{tiles.fingerprint} {slides.fingerprint}".encode()).hexdigest()
+    assert slides.groups is not None
+    how = f"{tiles.how}; eval.slides: {len(slides.labels)} tiles of {Coded.of(slides.groups).count()} patients"
+    return dataclasses.replace(tiles, slides=slides, fingerprint=both, how=how, bad=tiles.bad + slides.bad)
+
+
+def _open_slides(config: ConfigDict) -> online.EvalTiles | None:
+    """The labelled tiles of eval.slides, at most eval.max_tiles; raises UserError where patients cannot be judged."""
+    if not config.eval.slides:
+        return None
+    setting = f"eval.slides={config.eval.slides}"
+    source = _open(config, "eval.slides", config.eval.slides, seed=3)
+    labelled = np.flatnonzero(source.labels >= 0)
+    if not len(labelled) or source.groups is None:
+        raise UserError(
+            f"{setting}: its tiles need labels and patients; give a table with the columns file,label,patient"
+        )
+    chosen = labelled[some(np.arange(len(labelled)), config.eval.max_tiles, config.eval.split_seed)]
+    (part,) = _readable(config, TileSet(setting, source, chosen))
+    groups = np.full(len(part.chosen), "") if part.groups is None else np.asarray(part.groups)
+    check_patients(part.labels, groups, setting)
+    return _tiles(config, Parting({FIT: part}, "", "patients choose nothing"), labelled=True)
+
+
+def _open_tiles(config: ConfigDict, train_source: Any) -> online.EvalTiles:
     """The tiles that judge the teacher: eval.data (else the training tiles) in parts, with eval.test as the test part.
 
     Labels need two classes; with fewer the tiles are unlabelled. Every tile is read once: unreadable ones are logged

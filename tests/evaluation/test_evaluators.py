@@ -53,7 +53,7 @@ def test_a_missing_validation_part_leaves_its_numbers_out(features):
 
 def test_no_number_that_steers_a_training_sees_the_test_tiles(features):
     other = FeatureSet(features.fit, features.validation, part(40, seed=9))
-    for row in evaluators():
+    for row in (row for row in evaluators() if not row.of_slides):  # those have tiles of their own
         assert row.function(features)[row.metric()] == row.function(other)[row.metric()]
     joined = np.concatenate([features.fit.features, features.validation.features])
     assert row_of("rankme").function(features) == {"rankme": rankme(joined)}

@@ -253,3 +253,19 @@ def test_tiles_that_are_tested_and_fitted_or_trained_on_are_said(place, capsys):
     evaluation(train, data=listed(place, "rest.csv", numbers=range(12, 24)), test=half)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith(f"eval.test={half}: 12 of its 12 tiles are also trained on, without their labels")
+
+
+def test_patients_of_a_set_of_their_own_are_judged_beside_the_tiles(place):
+    train = listed(place, "good.csv")
+    tiles = evaluation(train, slides=listed(place, "bags.csv", patient=lambda number: f"p{number % 8}"))
+    values = online.evaluate(tiles, colours, evaluators(3))
+    assert {"slides_auroc", "slides_balanced_accuracy", "validation/knn_balanced_accuracy"} <= values.keys()
+    assert "eval.slides: 24 tiles of 8 patients" in tiles.how
+    alone = evaluation(train)
+    assert alone.fingerprint != tiles.fingerprint and "slides_auroc" not in online.evaluate(
+        alone, colours, evaluators(3)
+    )
+    with pytest.raises(UserError, match=r"eval.slides=.*: its tiles need labels and patients"):
+        evaluation(train, slides=train)
+    with pytest.raises(UserError, match="patient p0 have different labels"):
+        evaluation(train, slides=listed(place, "mixed.csv", patient=lambda number: f"p{number // 4}"))
