@@ -1,0 +1,250 @@
+"""The report of an evaluation: one HTML file that needs nothing but itself.
+
+Shown is what the results hold; of their facts these keys have a place of their own, all others are shown as they are:
+
+notes        sentences, shown first
+leakage      sentences; or {"sentences": [...], "patients": [...], "slides": [...], "tiles": [...]}, shared ones
+features     of evaluation.provenance.features_facts, or {"train": ..., "test": ...}
+run          the folder of the training run that the weights are from
+curves       {title: {name of a line: [[x, y], ...]}}: losses of heads, few-shot accuracy ...
+settings     of the evaluation
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from histojax import __version__
+from histojax.common.files import expanded, make_folder
+from histojax.evaluation import pictures as shown
+from histojax.evaluation import provenance
+from histojax.evaluation import results_figures as drawn
+from histojax.evaluation.pictures import Pictures
+from histojax.evaluation.results import TEST, Results, Score
+from histojax.report.figures import Curve, lines_figure
+from histojax.report.page import Chain, Facts, Folded, Page, Part, Picture, Section, Table, Text, write_page
+
+__all__ = ["REPORT", "Pictures", "write_report"]
+REPORT = "report.html"
+_PLACED = ("notes", "leakage", "features", "run", "curves", "settings")
+LEAKS = ("patients", "slides", "tiles")  # keys of facts["leakage"]: what training and test share
+MOST_ROWS = 60  # of a table of facts
+
+
+def write_report(folder: str | os.PathLike, results: Results, pictures: Pictures | None = None) -> Path:
+    """The file `folder`/report.html, written whole; raises UserError.
+
+    Args:
+        folder: of the results; made if it is missing.
+        results: what `write_results` takes.
+        pictures: features and tiles of the test part; without them the report has no PCA, neighbours and images.
+    """
+    folder = expanded(folder)
+    make_folder(folder)
+    page = Page(_title(results), _subtitle(results), list(_sections(results, pictures)), f"histojax {__version__}")
+    write_page(folder / REPORT, page)
+    return folder / REPORT
+
+
+def _title(results: Results) -> str:
+    what = "tiles" if results.protocol == "patch" else "patients"
+    return f"{results.name}: {results.target} of {what}"
+
+
+def _subtitle(results: Results) -> str:
+    parts = [f"histojax evaluate {results.protocol}", results.task]
+    for part in _parts(results):
+        folds = next(f for (p, _), f in drawn.by_part(results).items() if p == part)
+        parts.append(f"{part}: {sum(len(one.units) for one in folds):,} predictions of each evaluator")
+    if results.classes:
+        parts.append("classes " + ", ".join(results.classes))
+    return "  ·  ".join(parts)
+
+
+def _parts(results: Results) -> list[str]:
+    return list(dict.fromkeys(one.part for one in results.predictions))
+
+
+def _sections(results: Results, pictures: Pictures | None) -> Iterator[Section]:
+    facts = results.facts
+    yield Section("To know first", list(_warnings(facts)))
+    yield Section("Scores", list(_scores(results)))
+    for part in _parts(results):
+        where = "" if part == TEST else f": {part}"
+        yield Section(f"ROC{where}", list(drawn.roc_pictures(results, part)))
+        table = drawn.class_table(results, part)
+        confusion: list[Part] = [*drawn.confusion_pictures(results, part), *([table] if table else [])]
+        yield Section(f"Confusion{where}", confusion)
+        yield Section(f"Calibration{where}", list(drawn.calibration_pictures(results, part)))
+        title = "Survival" if results.task == "survival" else "Agreement"
+        yield Section(f"{title}{where}", list(drawn.number_pictures(results, part)))
+    yield Section("Curves", list(_curves(facts)))
+    yield from _of_pictures(results, pictures)
+    for key, value in facts.items():
+        if key not in _PLACED:
+            yield Section(_words(key), list(told(value)))
+    yield Section("From slides to score", list(_provenance(results)))
+    yield Section("Settings", list(told(facts.get("settings"))))
+
+
+def _warnings(facts: Mapping[str, Any]) -> Iterator[Part]:
+    """Leaks and notes; leaks that were found stand out."""
+    leakage = facts.get("leakage")
+    if isinstance(leakage, Mapping):
+        found = any(leakage.get(key) for key in LEAKS)
+        if sentences := _sentences(leakage.get("sentences")):
+            yield Text(sentences, "warning" if found else "box")
+        rest = {key: value for key, value in leakage.items() if key != "sentences" and value}
+        yield from [Folded("What is shared", list(told(rest)))] if rest else []
+    elif sentences := _sentences(leakage):
+        yield Text(sentences, "box")
+    if notes := _sentences(facts.get("notes")):
+        yield Text(notes)
+
+
+def _sentences(value: Any) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(map(str, value or ()))
+
+
+# scores
+
+
+def _scores(results: Results) -> Iterator[Part]:
+    bars = drawn.score_bars(results)
+    yield from [bars] if bars else []
+    for part in dict.fromkeys(score.part for score in results.scores):
+        chosen = [one for one in results.scores if one.part == part and one.fold is None]
+        if chosen:
+            several = len(_parts(results)) > 1 or part != TEST
+            yield from [Text((f"Part {part}:",))] if several else []
+            yield _score_table(chosen)
+        single = [one for one in results.scores if one.part == part and one.fold is not None]
+        if single:
+            rows = [(one.evaluator, str(one.fold), drawn.metric_words(one.metric), _value(one)) for one in single]
+            yield Folded(f"Each fold's model ({part})", [Table(("evaluator", "fold", "metric", "value"), rows)])
+
+
+def _score_table(scores: Sequence[Score]) -> Table:
+    """A row a metric, a column an evaluator; the best of each row stands out."""
+    evaluators = list(dict.fromkeys(one.evaluator for one in scores))
+    metrics = list(dict.fromkeys(one.metric for one in scores))
+    known = {(one.metric, one.evaluator): one for one in scores}
+    rows, bold = [], set()
+    for i, metric in enumerate(metrics):
+        found = [known.get((metric, name)) for name in evaluators]
+        values = [one.value if one else math.nan for one in found]
+        if len(evaluators) > 1 and np.isfinite(values).any():
+            best = np.nanmin(values) if metric in drawn.SMALLER_IS_BETTER else np.nanmax(values)
+            bold |= {(i, j + 1) for j, value in enumerate(values) if value == best}
+        rows.append((drawn.metric_words(metric), *(_value(one) if one else "–" for one in found)))
+    how = dict.fromkeys(one.how for one in scores if one.how)
+    return Table(("metric", *evaluators), rows, frozenset(bold), "; ".join(how))
+
+
+def _value(score: Score) -> str:
+    if not math.isfinite(score.value):
+        return "–"
+    spread = f" ± {score.spread:.3f}" if math.isfinite(score.spread) else ""
+    interval = f" [{score.low:.3f}, {score.high:.3f}]" if math.isfinite(score.low + score.high) else ""
+    return f"{score.value:.3f}{spread}{interval}"
+
+
+# pictures and curves
+
+
+def _curves(facts: Mapping[str, Any]) -> Iterator[Part]:
+    run = facts.get("run")
+    if isinstance(run, str) and (expanded(run) / "curves.png").is_file():
+        data = (expanded(run) / "curves.png").read_bytes()
+        yield Picture(data, "curves of the training", f"The training of the weights: {Path(run).name}.", 1100)
+    for title, lines in (facts.get("curves") or {}).items():
+        curves = [
+            Curve(np.array([p[0] for p in points], float), np.array([p[1] for p in points], float), name, i)
+            for i, (name, points) in enumerate(lines.items())
+            if points
+        ]
+        if curves:
+            shots = "shot" in title.lower()
+            figure = lines_figure(curves, "shots" if shots else "step", "", title, log_x=shots)
+            yield Picture(figure.png, title, "", figure.width)
+
+
+def _of_pictures(results: Results, pictures: Pictures | None) -> Iterator[Section]:
+    name = shown.spokesman(results)
+    folds = [one for one in results.predictions if (one.part, one.evaluator) == (TEST, name)]
+    mistakes = shown.worst_mistakes(folds)
+    if pictures is not None:
+        yield Section("Features", list(shown.pca_pictures(pictures)))
+        yield Section("Nearest neighbours", list(shown.neighbour_pictures(pictures, mistakes)))
+    if mistakes:
+        grid = None if pictures is None else shown.mistake_picture(mistakes, pictures)
+        table = shown.mistake_table(mistakes, results.classes)
+        words = Text((f"The mistakes that {name} made with the highest probability.",))
+        yield Section("Worst mistakes", [words, grid, Folded("In words", [table])] if grid else [words, table])
+
+
+# facts
+
+
+def _provenance(results: Results) -> Iterator[Part]:
+    run = results.facts.get("run")
+    known = provenance.run_facts(run) if isinstance(run, str) else run if isinstance(run, Mapping) else {}
+    metric = drawn.headline(results)
+    found = {
+        f"{score.evaluator}, {score.part}": f"{drawn.metric_words(metric)} {_value(score)}"
+        for score in results.scores
+        if score.metric == metric and score.fold is None
+    }
+    features = results.facts.get("features")
+    yield Chain(provenance.chain(features, known, {"of": results.target, **found}))
+    if features:
+        yield Folded("All that the feature files say", list(told(features)))
+
+
+def told(value: Any) -> Iterator[Part]:
+    """Anything that is JSON, for people: lists of rows as tables, names and values as such, sentences as text."""
+    if isinstance(value, Mapping):
+        plain = {_words(k): _cell(v) for k, v in value.items() if not _nested(v)}
+        yield from [Facts(plain)] if plain else []
+        for key, inner in value.items():
+            if _nested(inner) and inner:
+                yield Folded(_words(key), list(told(inner)))
+    elif isinstance(value, (list, tuple)) and value and all(isinstance(one, Mapping) for one in value):
+        titles = list(dict.fromkeys(key for row in value for key in row))
+        rows = [[_cell(row.get(key, "")) for key in titles] for row in value[:MOST_ROWS]]
+        more = f"{len(value) - MOST_ROWS} more rows are in results.json" if len(value) > MOST_ROWS else ""
+        yield Table([_words(title) for title in titles], rows, note=more)
+    elif isinstance(value, (list, tuple)):
+        yield Text(tuple(_cell(one) for one in value[:MOST_ROWS]))
+    elif value is not None:
+        yield Text((_cell(value),))
+
+
+def _nested(value: Any) -> bool:
+    """Whether a value needs a place of its own."""
+    if isinstance(value, Mapping):
+        return True
+    return isinstance(value, (list, tuple)) and any(isinstance(one, (Mapping, list, tuple)) for one in value)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_cell(one) for one in value)
+    if isinstance(value, Mapping):
+        return "; ".join(f"{_words(key)} {_cell(one)}" for key, one in value.items())
+    return "–" if value is None else str(value)
+
+
+def _words(key: Any) -> str:
+    text = drawn.metric_words(str(key))
+    return text[:1].upper() + text[1:] if text.islower() else text
