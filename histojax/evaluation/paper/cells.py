@@ -10,7 +10,6 @@ from histojax.evaluation.paper.numbers import PRINTED
 AGREES, ABOVE, BELOW = "agrees", "above", "below"
 NO_NUMBER = "no published number"
 NOT_COMPARED, HOLE = "not compared", "hole"
-SIGNS = {AGREES: "=", ABOVE: "+", BELOW: "-", NO_NUMBER: "", NOT_COMPARED: "", HOLE: "?"}
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,8 @@ class Cell:
         tolerance: that was used.
         verdict: one of the six above.
         why: in words, where there is something to say.
-        digits: decimals that are shown.
+        digits: decimals of ours that are shown.
+        printed: the published number as it is printed.
     """
 
     row: str
@@ -40,6 +40,11 @@ class Cell:
     verdict: str = HOLE
     why: str = ""
     digits: int = 3
+    printed: str = ""
+
+    def published(self) -> str:
+        """The published number as it is printed; "" where it is not known."""
+        return self.printed or ("" if self.paper is None else f"{self.paper:.2f}")
 
     def shown(self) -> str:
         """Ours with what surrounds it: "0.876 (0.861-0.889)"; "hole" without a number."""
@@ -63,5 +68,5 @@ def verdict(paper: float | None, ours: float, tolerance: float, another: str = "
         return NO_NUMBER, ""
     gap = ours - paper
     if abs(gap) <= max(tolerance, PRINTED) + 1e-9:
-        return AGREES, f"{gap:+.3f}, within {tolerance:g}"
-    return (ABOVE if gap > 0 else BELOW), f"{gap:+.3f}, more than {tolerance:g}"
+        return AGREES, f"{gap:+.3f}"
+    return (ABOVE if gap > 0 else BELOW), f"{gap:+.3f}"

@@ -40,9 +40,8 @@ class Column:
 
 
 _PATCH = (
-    "0.005 are the paper's rounding; the rest is what it leaves open: size of the input (224 or 252) and how far "
-    "scikit-learn's solver got (its probabilities are up to 0.1 from the optimum). A training of one's own has other "
-    "random numbers and may lie 0.02 off"
+    "0.005 are the paper's rounding; the rest is what it leaves open: the size of the input (224 or 252 px), and how "
+    "far from the optimum scikit-learn's solver stopped. A training of the user has other random numbers"
 )
 _SLIDE = "five folds of another seed: standard deviations of 0.05 to 0.12 on TCGA do not resolve differences under 0.05"
 
