@@ -34,6 +34,10 @@ LAYOUTS: tuple[Layout, ...] = (  # the first one that recognises a file reads it
 TENSORS = (".pt", ".pth")
 
 
+class EmptyFile(UserError):
+    """A feature file that is whole and has no tiles, as some programs write for a slide without tissue."""
+
+
 def read_features(
     path: str | os.PathLike, slide_mpp: float | None = None, patches: str | os.PathLike | None = None
 ) -> StoredFeatures:
@@ -111,7 +115,7 @@ def _recognised(path: Path) -> Iterator[tuple[h5py.File, Layout]]:
 
 def _refuse_empty(header: Header) -> None:
     if not header.tiles or not header.width:
-        raise UserError(f"{header.path}: holds {header.tiles} tiles of {header.width} numbers; extract it again")
+        raise EmptyFile(f"{header.path}: holds {header.tiles} tiles of {header.width} numbers; extract it again")
 
 
 def _checked(found: StoredFeatures) -> StoredFeatures:
