@@ -1,4 +1,4 @@
-"""The training configuration: every leaf with its meaning and the paper's value, and the check before a run.
+"""The configurations of training and benchmark: every leaf with its meaning and the paper's value.
 
 `paper()` is the setting of Roth, Koch et al. 2023 (arXiv 2401.04720) as their code ran it; `dinov2()` is the
 recipe of Oquab et al. 2023 as in the released `vitl16_short` configuration. A file in `configs/` starts from one
@@ -257,6 +257,54 @@ def dinov2() -> ConfigDict:
     c.optim.update(dict(base_lr=4e-3, weight_decay_end=0.4))
     c.eval.every = 12500
     return c
+
+
+def benchmark() -> ConfigDict:
+    """The paper's Table 2 with all its encoders, from data in the current folder: histojax benchmark."""
+    c = ConfigDict()
+    c.name = "benchmark"  # heads its report
+    c.protocol = "patch"  # patch: Tables 2 and 3 and Figure 2, of labelled tiles; slide: Tables 1 and 3, of cohorts
+    c.rows = "all"  # of the paper's tables: all, none, or their names with commas between
+    c.encoders = ()  # further rows: published names, paths of trainings or weights, LABEL=NAME or LABEL=PATH
+    c.weights = ()  # ROW=FILE for a row's published network, ROW=random, ROW=FOLDER of a training
+    c.train = "NCT-CRC-HE-100K"  # patch: labelled tiles to fit on: a folder of class folders, a zip, a table, a store
+    c.test = "CRC-VAL-HE-7K"  # patch: labelled tiles that are only reported
+    c.run = ""  # patch: the workdir of a training; its exports and checkpoints are the points of Figure 2
+    c.run_row = "DINOv2 ViT-S finetuned"  # patch: the paper's row that this training is compared with; "" for none
+    c.target = "isMSIH"  # slide: column of the clinical tables
+    c.cohort = _cohort()
+    c.external = _external()
+    c.seed = 0  # of intervals, folds and heads
+    c.draws = 1000  # of the bootstrap
+    c.dtype = "float32"  # of the matrix products of the encoders: float32 or bfloat16
+    c.batch_size = placeholder(int)  # tiles of a batch; unset: by device and encoder
+    c.workers = placeholder(int)  # processes that read tiles; unset: one a core
+    c.offline = False  # never download weights
+    c.allow_leaks = False  # report a test that shares patients, slides or tiles with training all the same
+    c.verify = False  # also compute the md5 of archives
+    return c
+
+
+def _cohort() -> ConfigDict:
+    return ConfigDict(
+        dict(
+            slides="",  # slide: folder of the slides that are split into folds
+            clini="",  # slide: their clinical table (PATIENT and the target; csv or xlsx)
+            table="",  # slide: the table that says whose slides they are (FILENAME, PATIENT)
+            mpp=0.0,  # slide: micrometres per pixel of level 0, for slides that do not tell; 0: they do
+        )
+    )
+
+
+def _external() -> ConfigDict:
+    return ConfigDict(
+        dict(
+            slides="",  # slide: the same of the external cohort, which is only reported
+            clini="",  # slide: its clinical table
+            table="",  # slide: its slide table
+            mpp=0.0,  # slide: as of the cohort
+        )
+    )
 
 
 def total_steps(config: ConfigDict) -> int:

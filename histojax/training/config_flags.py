@@ -12,7 +12,7 @@ import importlib.util
 import inspect
 import re
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,16 @@ EXAMPLE = "for example --config configs/quickstart.py"
 _BOOLS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 
-def split_leaves(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+Defaults = Callable[[], ConfigDict]  # a function of histojax.config
+
+
+def split_leaves(argv: Sequence[str], defaults: Defaults = config_module.paper) -> tuple[dict[str, str], list[str]]:
     """({dotted leaf: value as typed}, the other words) of a command line; the last value of a leaf counts.
 
     Both --config.leaf=value and --config.leaf value are read; a bare --config.leaf is "true" for a leaf that is a
     bool. Raises UserError at a leaf that does not exist, with the nearest one.
     """
-    known = dict(config_module.leaves(config_module.paper()))
+    known = dict(config_module.leaves(defaults()))
     changes, others, words = {}, [], list(argv)
     while words:
         word = words.pop(0)
@@ -54,17 +57,19 @@ def split_leaves(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     return changes, others
 
 
-def read_config(file: str, changes: dict[str, str]) -> ConfigDict:
+def read_config(file: str, changes: dict[str, str], defaults: Defaults = config_module.paper) -> ConfigDict:
     """The configuration of `file` (FILE.py, or FILE.py:WORD for get_config(WORD)) with its changes, locked.
+
+    `defaults` makes the leaves that there are, with values of the right kinds.
 
     Raises UserError, in one line, for whatever is wrong with the file: it is a program and can fail in any way.
     """
     if not flags.FLAGS.is_parsed():
         flags.FLAGS(["histojax"])  # Grain's workers read absl's global flags
     config = _run_file(file)
-    defaults = config_module.paper()
+    kinds = defaults()
     for name, text in changes.items():
-        _set(config, name, _value(name, text, _leaf(defaults, name)))
+        _set(config, name, _value(name, text, _leaf(kinds, name)))
     return config.lock()
 
 
@@ -186,9 +191,9 @@ def _tidy(text: str) -> str:
     return " ".join(text.replace("\\n", " ").replace("\\", "").split())
 
 
-def helpconfig(config: ConfigDict | None = None) -> str:
+def helpconfig(config: ConfigDict | None = None, defaults: Defaults = config_module.paper) -> str:
     """Every leaf with its value and its comment in histojax/config.py, one a line."""
-    config, comments = config or config_module.paper(), _comments()
+    config, comments = config or defaults(), _comments(defaults)
     rows = [
         (f"--config.{name}={_shown(value)}", comments.get(name, "")) for name, value in config_module.leaves(config)
     ]
@@ -196,14 +201,14 @@ def helpconfig(config: ConfigDict | None = None) -> str:
 
 
 def _shown(value: object) -> str:
-    return "" if value is None else str(value).replace(" ", "")
+    return value if isinstance(value, str) else "" if value is None else str(value).replace(" ", "")
 
 
-def _comments() -> dict[str, str]:
+def _comments(defaults: Defaults) -> dict[str, str]:
     """{dotted leaf: comment} read from the source that sets the defaults."""
     found = {}
-    for prefix in ("", *(name for name, value in config_module.paper().items() if isinstance(value, ConfigDict))):
-        function = getattr(config_module, f"_{prefix}" if prefix else "paper")
+    for prefix in ("", *(name for name, value in defaults().items() if isinstance(value, ConfigDict))):
+        function = getattr(config_module, f"_{prefix}") if prefix else defaults
         for line in inspect.getsource(function).splitlines():
             if match := re.match(r"\s+(?:c\.)?(\w+)\s?=.*?#\s*(.*)$", line):
                 found[f"{prefix}.{match[1]}" if prefix else match[1]] = match[2]

@@ -10,7 +10,11 @@ from histojax.config import last_step, paper, total_steps
 from histojax.ssl.schedules import scaled_lr
 from histojax.training.check import check
 
-FILES = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
+FILES = [
+    path
+    for path in sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
+    if not path.stem.startswith("benchmark_")  # tests/test_benchmark_command.py
+]
 
 
 def load(path):

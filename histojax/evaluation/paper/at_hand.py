@@ -34,6 +34,7 @@ def look_for_weights(row: Row, offline: bool = False) -> AtHand:
         return AtHand(HERE, str(download(file, offline=True)))
     except UserError as error:
         lacking = " ".join(str(error).removeprefix("offline: ").split())
+    lacking = lacking if offline else lacking.replace(" on another machine", " by hand")
     if offline or not address(file):
         return AtHand(MISSING, f"{lacking}{' (terms to accept first)' if record.gated else ''}")
     size = f", {file.size / 1e6:,.0f} MB" if file.size else ""

@@ -68,11 +68,6 @@ class Cohort:
     table: str = ""
     mpp: float | None = None
 
-    @property
-    def named(self) -> bool:
-        """Whether anything is given."""
-        return bool(self.slides or self.clini or self.table)
-
 
 @dataclass(frozen=True)
 class Benchmark:
@@ -83,15 +78,14 @@ class Benchmark:
         protocol: "patch" (Table 2) or "slide" (Table 1).
         rows: encoders.
         train, test: labelled tiles, as histojax train takes data; patch alone.
-        published: whether `train` and `test` are meant to be the paper's; else nothing is compared.
         internal, external: cohorts; slide alone.
         target: column of the clinical tables.
-        positive: class whose probability is ranked, "" for the second of two.
         run: folder of a training whose exports are the points of Figure 2, "" for none.
         run_row: the row of the paper that this training is compared with.
         seed: of folds and heads.
         draws: of bootstrap intervals.
         workers, dtype, batch_size, offline: of extraction.
+        allow_leaks: whether a test that shares patients, slides or tiles with training is reported all the same.
         verify: whether archives are checked by their md5.
     """
 
@@ -100,11 +94,9 @@ class Benchmark:
     rows: tuple[Row, ...]
     train: str = ""
     test: str = ""
-    published: bool = True
     internal: Cohort = Cohort()
     external: Cohort = Cohort()
     target: str = "isMSIH"
-    positive: str = ""
     run: str = ""
     run_row: str = "DINOv2 ViT-S finetuned"
     seed: int = 0
@@ -113,6 +105,7 @@ class Benchmark:
     dtype: str = "float32"
     batch_size: int | None = None
     offline: bool = False
+    allow_leaks: bool = False
     verify: bool = False
 
 
