@@ -270,7 +270,7 @@ def read_means(
             good.append(i)
             if x.nbytes <= keep:
                 keep -= x.nbytes
-                bags[i] = replace(bag, load=_giving(x))
+                bags[i] = replace(bag, load=giving(x))
         except UserError as error:
             bad.append((bag.name, str(error)))
         tiles += bag.tiles
@@ -283,6 +283,6 @@ def read_means(
     return (cohort.take(np.array(good)) if bad else cohort), np.stack(means)
 
 
-def _giving(x: np.ndarray) -> Callable[[], np.ndarray]:
+def giving(x: np.ndarray) -> Callable[[], np.ndarray]:
     """A loader of what is in memory."""
     return lambda: x

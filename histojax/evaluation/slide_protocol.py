@@ -1,0 +1,274 @@
+"""The slide protocol: models of bags, trained and tested in folds of patients, and asked of external cohorts.
+
+Every fold's model judges its own test part and every external cohort; a score is the mean over folds with their
+population standard deviation (ddof 0), as in the paper. Killed at any moment, the same call goes on after the last
+fold that was finished.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from histojax.common.errors import UserError
+from histojax.common.files import make_folder, read_json, write_atomic
+from histojax.common.locks import owner_of, try_lock
+from histojax.evaluation.cohort import Cohort
+from histojax.evaluation.folds import Fold, check_classes, make_folds, read_folds, with_validation, write_folds
+from histojax.evaluation.intervals import DRAWS, over_folds
+from histojax.evaluation.mil.settings import DEFAULTS, TrainSettings
+from histojax.evaluation.provenance import features_facts
+from histojax.evaluation.results import Predictions, Results, Score
+from histojax.evaluation.slide_folds import MEAN, FoldRun, Judge, histories
+from histojax.features.stored import check_mixable
+
+FORMAT = "histojax slide evaluation 1"
+PUBLISHED = TrainSettings()
+SETTINGS, FOLDS, LOCK = "settings.json", "folds.json", ".lock"
+Tell = Callable[[str, int, int, Mapping[str, float]], None]  # what, steps done of all, all steps, values to show
+OF_FEATURES = ("encoder", "weights_sha256", "preprocess_sha256", "width")  # what makes features others
+
+
+@dataclass(frozen=True)
+class SlideSettings:
+    """How cohorts are judged.
+
+    Args:
+        models: of `mil.settings.DEFAULTS`.
+        training: of all but the mean, which is fitted exactly.
+        draws: bootstrap draws of an interval; 0: none.
+        name: of the features in tables; "": their encoder's.
+    """
+
+    models: tuple[str, ...] = (MEAN, "transformer")
+    training: TrainSettings = PUBLISHED
+    draws: int = DRAWS
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        for model in self.models:
+            if model not in DEFAULTS:
+                raise UserError(f"no model of bags is called {model!r}; there are {', '.join(DEFAULTS)}")
+        if not self.models or len(set(self.models)) != len(self.models):
+            raise UserError(f"expected one or more different models of bags, got {', '.join(self.models) or 'none'}")
+
+
+def choose_folds(cohort: Cohort, asked: str | int, seed: int = 0) -> tuple[list[Fold], list[str]]:
+    """(folds, what has to be said of them): so many as `asked`, or those of the file of that name; raises UserError.
+
+    Classes are stratified by, of survival whether the event happened.
+    """
+    names, first = np.unique(cohort.patients, return_index=True)
+    targets, task = cohort.targets[first], cohort.question.task
+    strata = {"classification": lambda: targets, "survival": lambda: targets[:, 1].astype(np.int64)}.get(task)
+    labels = None if strata is None else strata()
+    by_name = None if labels is None else dict(zip(names.tolist(), labels.tolist()))
+    notes: list[str] = []
+    if isinstance(asked, int) or asked.isdigit():
+        shown = cohort.classes or ("without event", "with event")
+        folds = make_folds(names.tolist(), labels, int(asked), seed, shown)
+    else:
+        folds, notes = read_folds(asked, names.tolist(), cohort.sha256)
+        folds = with_validation(folds, by_name, seed)
+    if task == "classification" and by_name is not None:
+        notes += check_classes(folds, by_name, cohort.classes)
+    return folds, notes
+
+
+def evaluate_slides(
+    out: Path,
+    own: Judge,
+    folds: Sequence[Fold],
+    settings: SlideSettings,
+    external: Mapping[str, Judge] | None = None,
+    facts: Mapping[str, Any] | None = None,
+    tell: Tell | None = None,
+) -> Results:
+    """Scores and predictions of every model; a second call goes on from the heads and predictions that `out` keeps.
+
+    Args:
+        own: the cohort that is split.
+        external: others by name; classes must be the same.
+        facts: go into the results'.
+        tell: hears how far the training is.
+
+    Raises:
+        UserError: `out` is of other settings or in use by another process; features of different encoders; models
+            that cannot be trained on a fold.
+    """
+    external = dict(external or {})
+    notes = _checked_external(own, external)
+    make_folder(out)
+    lock = try_lock(out / LOCK)
+    if lock is None:
+        raise UserError(f"{out}: in use by {owner_of(out / LOCK)}; wait for it, or choose another --out")
+    with lock:
+        told = _told(own, folds, settings)
+        _claim(out, told)
+        write_folds(out / FOLDS, folds, own.cohort.sha256, {"target": own.cohort.question.target})
+        head_facts = {"question": told["question"], "features": _features(own)}
+        runs = [
+            FoldRun(out, model, number, fold, own, external, settings.training, head_facts)
+            for model in settings.models
+            for number, fold in enumerate(folds)
+        ]
+        predictions, training = _run_all(runs, tell)
+    return _results(own, settings, predictions, training, {**(facts or {})}, notes, told)
+
+
+def _run_all(runs: Sequence[FoldRun], tell: Tell | None) -> tuple[list[Predictions], dict[str, list[dict[str, Any]]]]:
+    """(all predictions, facts of the training of each model's folds)."""
+    sizes = [_steps(run) for run in runs]
+    predictions: list[Predictions] = []
+    training: dict[str, list[dict[str, Any]]] = {}
+    for i, run in enumerate(runs):
+        done = sum(sizes[:i])
+
+        def heard(step: int, total: int, values: Mapping[str, float], done=done, i=i, run=run) -> None:
+            if tell:
+                tell(run.name, done + round(sizes[i] * step / max(total, 1)), sum(sizes), values)
+
+        found, facts = run.run(heard)
+        if tell:
+            tell(run.name, done + sizes[i], sum(sizes), {})
+        predictions += found
+        training.setdefault(run.model, []).append(facts)
+    return predictions, training
+
+
+def _steps(run: FoldRun) -> int:
+    """Weight of a fold in the progress: its training steps, 1 where there are none."""
+    return 1 if run.model == MEAN or run.is_done() else run.training.epochs * len(run.rows("train"))
+
+
+def _results(
+    own: Judge,
+    settings: SlideSettings,
+    predictions: Sequence[Predictions],
+    training: Mapping[str, Sequence[Mapping[str, Any]]],
+    facts: dict[str, Any],
+    notes: Sequence[str],
+    told: Mapping[str, Any],
+) -> Results:
+    cohort = own.cohort
+    question = cohort.question
+    scores: list[Score] = []
+    for key in dict.fromkeys((one.evaluator, one.part) for one in predictions):
+        of_key = [one for one in predictions if (one.evaluator, one.part) == key]
+        scores += over_folds(of_key, question.task, cohort.classes, settings.draws)
+        scores += at_half(of_key, cohort.classes)
+    training_facts = {model: [_without_history(one) for one in folds] for model, folds in training.items()}
+    facts |= {
+        "notes": [*facts.get("notes", ()), *cohort.notes, *notes],
+        "features": features_facts(cohort.headers),
+        "settings": {**told, "bootstrap draws": settings.draws},
+        "training": training_facts,
+        "curves": histories(training),
+        "cohort": cohort.summary(),
+    }
+    name = settings.name or str(facts["features"].get("encoder") or cohort.headers[0].path.parent.name)
+    return Results(
+        name, "slide", question.task, question.target, cohort.classes, tuple(predictions), tuple(scores), facts
+    )
+
+
+def at_half(folds: Sequence[Predictions], classes: Sequence[str]) -> list[Score]:
+    """Of two classes: sensitivity, specificity, precision and F1 of the second at probability 0.5, as the paper's code.
+
+    First the mean over folds with the standard deviation (ddof 0), then each fold; NaN where undefined.
+    """
+    if len(classes) != 2:
+        return []
+    rows = [_of_counts(one) for one in folds]
+    how = f"at probability 0.5, positive is {classes[1]}"
+    scores = []
+    for metric in rows[0]:
+        known = np.array([row[metric] for row in rows if math.isfinite(row[metric])])
+        mean, spread = (float(known.mean()), float(known.std())) if len(known) else (math.nan, math.nan)
+        first = folds[0]
+        text = f"mean and standard deviation (ddof 0) of {len(known)} folds; {how}"
+        scores.append(Score(first.evaluator, first.part, metric, mean, spread=spread, how=text))
+        scores += [
+            Score(one.evaluator, one.part, metric, row[metric], fold=one.fold, how=how) for one, row in zip(folds, rows)
+        ]
+    return scores
+
+
+def _of_counts(one: Predictions) -> dict[str, float]:
+    truth, called = one.truth == 1, one.predicted == 1
+    hits = int((truth & called).sum())
+
+    def share(part: int, whole: int) -> float:
+        return part / whole if whole else math.nan
+
+    return {
+        "sensitivity": share(hits, int(truth.sum())),
+        "specificity": share(int((~truth & ~called).sum()), int((~truth).sum())),
+        "precision": share(hits, int(called.sum())),
+        "positive_f1": share(2 * hits, int(truth.sum()) + int(called.sum())),
+    }
+
+
+def _without_history(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in facts.items() if key != "history"}
+
+
+def _checked_external(own: Judge, external: Mapping[str, Judge]) -> list[str]:
+    """Notes of the external cohorts; raises UserError for other encoders and for a name that is taken."""
+    notes = []
+    for name, judge in external.items():
+        if name == "test" or " " in name or not name:
+            raise UserError(f"--external {name!r}: expected a name of its own without spaces, for example CPTAC")
+        if judge.cohort.each != own.cohort.each:
+            raise UserError(f"--external {name}: slides of patients are used in another way than in the own cohort")
+        check_mixable([own.cohort.headers[0], judge.cohort.headers[0]])
+        notes += [f"{name}: {note}" for note in (*judge.cohort.notes, judge.cohort.summary())]
+    return notes
+
+
+def _features(own: Judge) -> dict[str, Any]:
+    """What tells these features from others, for the heads."""
+    facts = features_facts(own.cohort.headers)
+    return {key: facts[key] for key in OF_FEATURES if key in facts}
+
+
+def _told(own: Judge, folds: Sequence[Fold], settings: SlideSettings) -> dict[str, Any]:
+    """All that decides what a fold's model becomes."""
+    cohort = own.cohort
+    question = {key: value for key, value in dataclasses.asdict(cohort.question).items() if value}
+    return {
+        "question": question | {"classes": list(cohort.classes)},
+        "slides": cohort.slides,
+        "features": _features(own),
+        "bags_sha256": own.sha256,
+        "training": dataclasses.asdict(settings.training),
+        "folds": [[len(fold.train), len(fold.validation), len(fold.test)] for fold in folds],
+    }
+
+
+def _claim(out: Path, told: Mapping[str, Any]) -> None:
+    """Writes what the folder is of; raises UserError if it is of something else."""
+    path = out / SETTINGS
+    wanted = json.loads(json.dumps({"format": FORMAT, **told}))
+    if path.is_file():
+        found = read_json(path)
+        if found != wanted:
+            raise UserError(f"{out}: holds an evaluation of other settings ({_first_difference(found, wanted)}); "
+                            "choose another --out, or remove that folder")  # fmt: skip
+        return
+    write_atomic(path, json.dumps(wanted, indent=1) + "\n")
+
+
+def _first_difference(found: Any, wanted: Any, where: str = "") -> str:
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for key in [*wanted, *found]:
+            if found.get(key) != wanted.get(key):
+                return _first_difference(found.get(key), wanted.get(key), f"{where}.{key}" if where else key)
+    return f"{where} is {found!r} there and {wanted!r} now"
