@@ -92,7 +92,7 @@ def over_folds(
         each = np.array([score.value for score in alone if score.metric == metric])
         known = each[np.isfinite(each)]
         mean, spread = (float(known.mean()), float(known.std())) if len(known) else (math.nan, math.nan)
-        means = _mean_known(values[metric]) if draws else np.array([])
+        means = mean_known(values[metric]) if draws else np.array([])
         low, high = interval(means, level)
         how = _how_folds(folds, names, len(known), draws, level) + _undefined(values.get(metric))
         found.append(_score(folds[0], metric, mean, low, high, how, spread))
@@ -108,6 +108,17 @@ def make_scorer(predictions: Predictions, task: Task, classes: int = 0) -> Score
     if task == "regression":
         return regression_scorer(truth, predicted)
     return classification_scorer(truth, predicted, predictions.probabilities, classes)
+
+
+def drawn_means(
+    folds: Sequence[Predictions], names: Sequence[np.ndarray], task: Task, classes: int, draws: int, seed: int
+) -> dict[str, np.ndarray]:
+    """{metric: (draws,)} the mean over folds in each draw; the draws depend on `names` and `seed` alone.
+
+    `names` are those of `witnesses`: models that judged the same ones are compared draw by draw.
+    """
+    values = _drawn_values([make_scorer(one, task, classes) for one in folds], names, draws, seed)
+    return {metric: mean_known(one) for metric, one in values.items()}
 
 
 def witnesses(predictions: Predictions) -> np.ndarray:
@@ -170,7 +181,7 @@ def _drawn_values(
     return {metric: np.array([np.concatenate(fold) for fold in parts]) for metric, parts in found.items()}
 
 
-def _mean_known(values: np.ndarray) -> np.ndarray:
+def mean_known(values: np.ndarray) -> np.ndarray:
     """(D,) mean over the folds (F, D) that define the metric in a draw; NaN where none does."""
     known = np.isfinite(values)
     count = known.sum(axis=0)
