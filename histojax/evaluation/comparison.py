@@ -110,6 +110,7 @@ class Comparison:
     ranked: tuple[str, ...]
     ranks: Ranks | None
     notes: tuple[str, ...]
+    level: float = LEVEL
 
 
 def compare(
@@ -138,7 +139,7 @@ def compare(
             notes += said
     if metrics and not any(table.metric in metrics for table in tables):
         raise UserError(f"metric {', '.join(metrics)}: the runs have no such score")
-    return Comparison(tuple(tables), *_ranked(tables, level), tuple(notes))
+    return Comparison(tuple(tables), *_ranked(tables, level), tuple(notes), level)
 
 
 @dataclass(frozen=True)
@@ -249,9 +250,7 @@ def _judged(
 def _resolvable(over: Test) -> str:
     """What the folds could have told apart."""
     reach = (over.high - over.low) / 2
-    return (
-        f"{over.difference:+.3f}; these folds resolve {reach:.3f} and more" if math.isfinite(reach) else "too few folds"
-    )
+    return f"these folds resolve {reach:.3f} and more" if math.isfinite(reach) else "too few folds to resolve any"
 
 
 def _ranked(tables: Sequence[Table], level: float) -> tuple[tuple[str, ...], Ranks | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,11 +36,13 @@ class Run:
 def named_runs(results: Sequence[Results], where: Sequence[str] = ()) -> list[Run]:
     """Runs of different names: equal ones of one task get their folder behind."""
     places = list(where) or [""] * len(results)
+    last = [Path(place).name for place in places]
+    short = last if len(set(last)) == len(last) else places
     runs = [Run(one.name, one, place) for one, place in zip(results, places)]
     for i, run in enumerate(runs):
         twins = [j for j, two in enumerate(runs) if _task(two) == _task(run) and two.results.name == run.results.name]
         if len(twins) > 1:
-            runs[i] = replace(run, name=f"{run.name} ({run.where or twins.index(i) + 1})")
+            runs[i] = replace(run, name=f"{run.name} ({short[i] or twins.index(i) + 1})")
     return runs
 
 
