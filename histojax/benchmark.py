@@ -134,17 +134,22 @@ def as_asked(config: Any, file: str) -> Benchmark:
         raise UserError(f"config.protocol={config.protocol!r}: expected patch or slide")
     if config.dtype not in ("float32", "bfloat16"):
         raise UserError(f"config.dtype={config.dtype!r}: expected float32 or bfloat16")
+    if config.choice not in ("first", "all", "each"):
+        raise UserError(f"config.choice={config.choice!r}: expected first, all or each")
+    if config.epochs < 1 or config.draws < 0:
+        raise UserError(f"config.epochs={config.epochs}, config.draws={config.draws}: expected 1 or more, 0 or more")
     chosen = {"all": (), "none": ("none",), "": ("none",)}.get(config.rows, tuple(_names(config.rows)))
     rows = make_rows(config.protocol, chosen, [*map(str, config.encoders)], [*map(str, config.weights)])
     if not rows:
         raise UserError("no rows: config.rows=none needs config.encoders")
-    copied = "name protocol train test run run_row target seed draws dtype batch_size offline allow_leaks verify"
+    copied = "name protocol train test run run_row target choice epochs seed draws dtype batch_size offline allow_leaks"
     return Benchmark(
         rows=rows,
+        classes=tuple(map(str, config.classes)),
         internal=_cohort(config.cohort),
         external=_cohort(config.external),
         workers=(os.cpu_count() or 1) if config.workers is None else config.workers,
-        **{name: getattr(config, name) for name in copied.split()},
+        **{name: getattr(config, name) for name in (*copied.split(), "verify")},
     )
 
 
@@ -155,7 +160,7 @@ def _names(text: str) -> list[str]:
 def _cohort(group: Any) -> Cohort:
     from histojax.evaluation.paper.settings import Cohort
 
-    return Cohort(group.slides, group.clini, group.table, group.mpp or None)
+    return Cohort(group.slides, group.features, group.clini, group.table, group.mpp or None)
 
 
 def _arguments(words: Sequence[str]) -> Any:

@@ -272,6 +272,9 @@ def benchmark() -> ConfigDict:
     c.run = ""  # patch: the workdir of a training; its exports and checkpoints are the points of Figure 2
     c.run_row = "DINOv2 ViT-S finetuned"  # patch: the paper's row that this training is compared with; "" for none
     c.target = "isMSIH"  # slide: column of the clinical tables
+    c.classes = ()  # slide: classes of the target in their order, the last of two being the positive one; (): found
+    c.choice = "first"  # slide: first slide of a patient by name (as the paper), all of them as one bag, or each
+    c.epochs = 8  # slide: of the heads
     c.cohort = _cohort()
     c.external = _external()
     c.seed = 0  # of intervals, folds and heads
@@ -289,6 +292,7 @@ def _cohort() -> ConfigDict:
     return ConfigDict(
         dict(
             slides="",  # slide: folder of the slides that are split into folds
+            features="",  # slide: instead, a folder with features_ENCODER in it, of histojax extract
             clini="",  # slide: their clinical table (PATIENT and the target; csv or xlsx)
             table="",  # slide: the table that says whose slides they are (FILENAME, PATIENT)
             mpp=0.0,  # slide: micrometres per pixel of level 0, for slides that do not tell; 0: they do
@@ -300,6 +304,7 @@ def _external() -> ConfigDict:
     return ConfigDict(
         dict(
             slides="",  # slide: the same of the external cohort, which is only reported
+            features="",  # slide: or its features
             clini="",  # slide: its clinical table
             table="",  # slide: its slide table
             mpp=0.0,  # slide: as of the cohort

@@ -56,6 +56,6 @@ def test_bad_input_is_one_line(said, capsys):
 def test_every_leaf_is_explained(capsys):
     assert benchmark.main(["--helpconfig", "--config", NCT]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line]
-    assert len(lines) == 26 and all(len(line.split("  ")) > 1 for line in lines)
+    assert len(lines) == 31 and all(len(line.split("  ")) > 1 for line in lines)
     assert benchmark.main([]) == 2 and benchmark.main(["--help"]) == 0
     assert defaults().protocol == "patch"

@@ -110,12 +110,14 @@ class Found:
         where: as it is to be opened; "" if it is missing.
         counts: {class: tiles}; empty where there are none.
         said: sentences.
+        patients: {class: patients}, of cohorts.
     """
 
     state: str
     where: str = ""
     counts: Mapping[str, int] = field(default_factory=dict)
     said: tuple[str, ...] = ()
+    patients: Mapping[str, int] = field(default_factory=dict)
 
 
 def look_for_patches(spec: str, wanted: PatchData | None, verify: bool = False) -> Found:
@@ -147,7 +149,7 @@ def look_for_slides(folder: str, tables: Mapping[str, str], wanted: SlideData) -
     lacking += [f"{path}: no such {what}" for what, path in tables.items() if path and not expanded(path).is_file()]
     if not folder or not expanded(folder).is_dir():
         get = f"{wanted.about}: {wanted.patients} patients in the paper; {wanted.page}"
-        lacking.insert(0, f"{folder or wanted.name}: no folder of slides; {get}")
+        lacking.insert(0, f"{folder or wanted.name}: no folder of slides (nor of features); {get}")
     return Found(MISSING if lacking else HERE, folder if not lacking else "", {}, tuple(lacking))
 
 

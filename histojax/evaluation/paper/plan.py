@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from histojax.common.errors import UserError
+from histojax.common.files import expanded
+from histojax.evaluation.cohort_tables import Question, read_clinical
 from histojax.evaluation.paper import at_hand, datasets
 from histojax.evaluation.paper.datasets import (
     CPTAC_CRC,
@@ -18,9 +22,11 @@ from histojax.evaluation.paper.datasets import (
     look_for_slides,
 )
 from histojax.evaluation.paper.figure import Point, points_of
-from histojax.evaluation.paper.settings import Benchmark, Cohort
+from histojax.evaluation.paper.numbers import CPTAC
+from histojax.evaluation.paper.settings import Benchmark, Cohort, Row
 
 CLINI, TABLE = "clinical table", "slide table"
+NEAR = 0.05  # of the paper's number of patients: the same cohort, some of whose slides could not be had
 
 
 @dataclass(frozen=True)
@@ -47,10 +53,19 @@ class Plan:
         return "; ".join(sentence for one in missing for sentence in one.said)
 
     @property
+    def no_part(self) -> dict[str, str]:
+        """{part of the slide results: why it is missing}."""
+        external = self.data.get("external")
+        lacking = external is not None and external.state == datasets.MISSING
+        return {CPTAC: "; ".join(external.said)} if external and lacking else {}
+
+    @property
     def another(self) -> str:
         """Why numbers are not comparable with the paper's, "" if they are."""
         return "; ".join(
-            f"other tiles than the paper's ({name})" for name, one in self.data.items() if one.state == datasets.OTHER
+            f"other {'tiles' if one.counts else 'patients'} than the paper's ({name})"
+            for name, one in self.data.items()
+            if one.state == datasets.OTHER
         )
 
     @property
@@ -63,9 +78,17 @@ class Plan:
 def make_plan(benchmark: Benchmark) -> Plan:
     """Looks at all that a benchmark is asked for; nothing is downloaded or computed but md5s."""
     look = _patches if benchmark.protocol == "patch" else _cohorts
-    weights = {row.name: at_hand.look_for_weights(row, benchmark.offline) for row in benchmark.rows}
+    weights = {row.name: _weights(row, benchmark) for row in benchmark.rows}
     points, why = _points(benchmark) if benchmark.protocol == "patch" else ((), "")
     return Plan(look(benchmark), weights, points, why)
+
+
+def _weights(row: Row, benchmark: Benchmark) -> at_hand.AtHand:
+    """Whether a row's weights are here; they need not be where its features are."""
+    cohorts = [one for one in (benchmark.internal, benchmark.external) if one.slides or one.features]
+    if benchmark.protocol == "slide" and cohorts and all(one.features for one in cohorts):
+        return at_hand.AtHand(at_hand.HERE, "features are given")
+    return at_hand.look_for_weights(row, benchmark.offline)
 
 
 def _patches(benchmark: Benchmark) -> dict[str, Found]:
@@ -83,9 +106,27 @@ def _look(spec: str, wanted: PatchData, verify: bool) -> Found:
 
 def _cohorts(benchmark: Benchmark) -> dict[str, Found]:
     def look(cohort: Cohort, wanted: datasets.SlideData) -> Found:
-        return look_for_slides(cohort.slides, {CLINI: cohort.clini, TABLE: cohort.table}, wanted)
+        optional = {TABLE: cohort.table} if cohort.table else {}
+        found = look_for_slides(cohort.features or cohort.slides, {CLINI: cohort.clini, **optional}, wanted)
+        return found if found.state == datasets.MISSING else _counted(found, cohort, wanted, benchmark)
 
     return {"cohort": look(benchmark.internal, TCGA_CRC), "external": look(benchmark.external, CPTAC_CRC)}
+
+
+def question(benchmark: Benchmark) -> Question:
+    """What is predicted of a patient."""
+    return Question(benchmark.target, classes=benchmark.classes)
+
+
+def _counted(found: Found, cohort: Cohort, wanted: datasets.SlideData, benchmark: Benchmark) -> Found:
+    """The same, with the patients of the clinical table by their class."""
+    table = read_clinical(expanded(cohort.clini), question(benchmark))
+    number = len(table.patients)
+    each = np.bincount(table.targets, minlength=len(table.classes))
+    counts = dict(zip(table.classes, each.tolist()))
+    said = f"{number} patients have a label, the paper had {wanted.patients}"
+    near = abs(number - wanted.patients) <= NEAR * wanted.patients
+    return replace(found, state=datasets.HERE if near else datasets.OTHER, patients=counts, said=(said,))
 
 
 def _points(benchmark: Benchmark) -> tuple[tuple[Point, ...], str]:
@@ -103,6 +144,7 @@ def told(benchmark: Benchmark, plan: Plan) -> str:
     lines = [f"{benchmark.name}: {tables}, {len(benchmark.rows)} rows", "", "data"]
     for part, one in plan.data.items():
         tiles = f"{sum(one.counts.values()):,} tiles of {len(one.counts)} classes" if one.counts else ""
+        tiles = ", ".join(f"{name}: {count}" for name, count in one.patients.items()) or tiles
         lines.append(_line(part, one.state, "  ".join(text for text in (one.where, tiles) if text)))
         lines += [f"  {'':24s}{said}" for said in one.said]
     lines += ["", "weights", *(_line(name, one.state, one.said) for name, one in plan.weights.items())]

@@ -65,7 +65,7 @@ def run(benchmark: Benchmark, plan: Plan, out: Path, score: Scorer, say: Callabl
     """
     make_folder(out)
     found = {row.name: _row(row, benchmark, plan, out, score, say) for row in benchmark.rows}
-    tables = [score_table(benchmark.protocol, benchmark.rows, found, plan.another)]
+    tables = [score_table(benchmark.protocol, benchmark.rows, found, plan.another, plan.no_part)]
     tables.append(encoder_table(benchmark.protocol, benchmark.rows))
     figure: list[Cell] = []
     if benchmark.protocol == "patch":
@@ -104,7 +104,7 @@ def _row(row: Row, benchmark: Benchmark, plan: Plan, out: Path, score: Scorer, s
 def _stamp(row: Row, benchmark: Benchmark, plan: Plan) -> dict[str, Any]:
     """What decides the scores of a row, as JSON gives it back."""
     data = {part: [one.where, dict(one.counts)] for part, one in plan.data.items()}
-    keys = ("protocol", "target", "seed", "draws", "dtype", "internal", "external")
+    keys = (*("protocol", "target", "classes", "choice", "epochs", "seed", "draws", "dtype", "internal", "external"),)
     settings = {key: value for key, value in asdict(benchmark).items() if key in keys}
     return json.loads(json.dumps({"spec": row.spec, "weights": row.weights, "data": data, **settings}))
 

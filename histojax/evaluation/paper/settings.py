@@ -59,11 +59,13 @@ class Cohort:
 
     Args:
         slides: folder, or pattern, of slides.
-        clini, table: the clinical table and the one that says which slides a patient has.
+        features: folder with a folder features_ENCODER for each row, instead of slides.
+        clini, table: the clinical table and the one that says which slides a patient has ("": their names say it).
         mpp: of slides that do not tell theirs.
     """
 
     slides: str = ""
+    features: str = ""
     clini: str = ""
     table: str = ""
     mpp: float | None = None
@@ -80,6 +82,9 @@ class Benchmark:
         train, test: labelled tiles, as histojax train takes data; patch alone.
         internal, external: cohorts; slide alone.
         target: column of the clinical tables.
+        classes: of the target, the last of two being the positive one; () for those found.
+        choice: which slides of a patient, a key of evaluation.cohort.CHOICES.
+        epochs: of the heads.
         run: folder of a training whose exports are the points of Figure 2, "" for none.
         run_row: the row of the paper that this training is compared with.
         seed: of folds and heads.
@@ -97,6 +102,9 @@ class Benchmark:
     internal: Cohort = Cohort()
     external: Cohort = Cohort()
     target: str = "isMSIH"
+    classes: tuple[str, ...] = ()
+    choice: Literal["all", "first", "each"] = "first"
+    epochs: int = 8
     run: str = ""
     run_row: str = "DINOv2 ViT-S finetuned"
     seed: int = 0

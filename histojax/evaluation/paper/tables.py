@@ -57,19 +57,22 @@ class Table:
         return next((one for one in self.cells if (one.row, one.column) == (row, column)), None)
 
 
-def score_table(protocol: Protocol, rows: Sequence[Row], found: Found, another: str = "") -> Table:
+def score_table(
+    protocol: Protocol, rows: Sequence[Row], found: Found, another: str = "", no_part: Mapping[str, str] | None = None
+) -> Table:
     """Table 2 ("patch") or Table 1 ("slide").
 
     Args:
         protocol, rows: of the benchmark.
         found: results of each row.
         another: why no number can be compared with the paper's (other data), "" if it can.
+        no_part: {part of the results: why it is missing}.
     """
     name, columns, numbers = reported(protocol)
     cells = []
     for row in rows:
         printed = numbers[row.name] if row.paper else (None,) * len(columns)
-        cells += [_score(row, column, paper, found, another) for column, paper in zip(columns, printed)]
+        cells += [_score(row, column, paper, found, another, no_part or {}) for column, paper in zip(columns, printed)]
     data = "TCGA-CRC and CPTAC, MSI-H" if protocol == "slide" else "NCT-CRC-HE-100K to CRC-VAL-HE-7K"
     notes = [f"Paper: {SOURCE}, {name} ({data}).", *_tolerances(columns)]
     if protocol == "patch":
@@ -86,14 +89,18 @@ def score_table(protocol: Protocol, rows: Sequence[Row], found: Found, another: 
     )
 
 
-def _score(row: Row, column: Column, paper: float | None, found: Found, another: str) -> Cell:
+def _score(
+    row: Row, column: Column, paper: float | None, found: Found, another: str, no_part: Mapping[str, str]
+) -> Cell:
     results = found.get(row.name, "not run")
     tolerance = column.trained if row.trained else column.tolerance
     if isinstance(results, str):
         return Cell(row.name, column.title, paper, tolerance=tolerance, why=results)
     score = results.score(column.evaluator, column.metric, column.part)
     if score is None or math.isnan(score.value):
-        lacking = f"the results have no {column.metric} of {column.evaluator} on {column.part}"
+        lacking = (
+            no_part.get(column.part) or f"the results have no {column.metric} of {column.evaluator} on {column.part}"
+        )
         return Cell(row.name, column.title, paper, tolerance=tolerance, why=lacking)
     said, why = verdict(paper, score.value, tolerance, another or row.another)
     return Cell(
