@@ -13,6 +13,7 @@ VERBS = {  # verb: what it does; its module is histojax.VERB, with _ for -
     "evaluate": "say how good features are for a task: tiles (patch) or patients (slide)",
     "benchmark": "compute the tables of the paper anew, beside its numbers, with a verdict a cell",
     "compare": "say which of several evaluated encoders is better, and whether that may be believed",
+    "heatmap": "draw what a trained head looks at and says over a slide; patch tokens as colours",
     "audit": "find copies, blank tiles, and what training and evaluation tiles share",
     "train": "continue DINOv2 training of a ViT on your tiles",
     "slide-info": "show what slides are: size, mpp, levels, associated images, and how they are read",
