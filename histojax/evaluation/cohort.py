@@ -138,6 +138,34 @@ def read_cohort(
     return _assembled(question, clinical, owned, choice, headers, left_out, notes)
 
 
+def read_unlabelled(
+    features: Sequence[str | os.PathLike],
+    slides: str | os.PathLike | None,
+    question: Question,
+    choice: Choice = "all",
+    skip_bad: bool = False,
+) -> Cohort:
+    """The same without a clinical table, to be predicted only: all targets are NaN, and there are no classes.
+
+    Patients are those of the slide table; without one those of the barcodes in the names, else each file is one.
+    """
+    files = find_bags(features)
+    if slides is None:
+        rows = [(patient_of(bag.name) or bag.name, bag.name) for bag in files.bags]
+    else:
+        rows = read_slides(expanded(slides), question)
+    patients = tuple(sorted({patient for patient, _ in rows}))
+    clinical = Clinical(patients, np.full(len(patients), np.nan), (), {}, (), ())
+    left_out: list[Left] = []
+    owned = _by_table(files, rows, clinical, left_out)
+    _bad(files, skip_bad, left_out)
+    if not owned:
+        raise UserError(f"none of the {len(rows)} slides of {slides or 'no table'} has a feature file with tiles")
+    headers = list({bag.header.path: bag.header for bags in owned.values() for bag in bags}.values())
+    left_out += files.empty
+    return _assembled(question, clinical, owned, choice, headers, left_out, check_mixable(headers))
+
+
 def _by_table(
     files: BagFiles, rows: Sequence[tuple[str, str]], clinical: Clinical, left_out: list[Left]
 ) -> dict[str, list[BagFile]]:

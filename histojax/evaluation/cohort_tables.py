@@ -39,6 +39,7 @@ class Question:
         classes: their order, the last of two being the positive one; rows of others are left out. Empty: those found.
         label_map: {value in the table: class}; rows with other values are left out. Empty: values are classes.
         patient, slide, centre: titles of these columns; "": by their known titles.
+        every_class: whether each of `classes` must occur, as where models are trained.
     """
 
     target: str
@@ -49,6 +50,7 @@ class Question:
     patient: str = ""
     slide: str = ""
     centre: str = ""
+    every_class: bool = True
 
     def __post_init__(self) -> None:
         if (self.task == "survival") != bool(self.event):
@@ -240,8 +242,12 @@ def _classes(
     present = set(told.values())
     classes = question.classes or tuple(sorted(present, key=_number_first))
     missing = [name for name in classes if name not in present]
-    if missing:
+    if missing and (question.every_class or not present):
         raise UserError(f"{path}: no patient is {missing[0]} ({question.target}); it has {', '.join(sorted(present))}")
+    if missing:
+        notes.append(
+            f"{path}: no patient is {', '.join(missing)} ({question.target}); scores that need it are undefined"
+        )
     if not question.classes and not question.label_map:
         _doubt_classes(path, question, classes, len(told), notes)
     numbers = {name: i for i, name in enumerate(classes)}

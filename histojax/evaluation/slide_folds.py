@@ -170,7 +170,7 @@ def predictions_of(
     shares = probabilities(logits) if task == "classification" else None
     predicted = shares.argmax(1) if shares is not None else logits[:, 0].astype(np.float64)
     truth, events = cohort.targets, None
-    if task == "survival":
+    if cohort.targets.ndim == 2:
         truth, events = cohort.targets[:, 0], cohort.targets[:, 1].astype(np.int64)
     groups = cohort.patients if cohort.each else None
     name = part + SLIDES if cohort.each else part

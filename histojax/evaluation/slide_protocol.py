@@ -27,7 +27,7 @@ from histojax.evaluation.mil.settings import DEFAULTS, TrainSettings
 from histojax.evaluation.provenance import features_facts
 from histojax.evaluation.results import Predictions, Results, Score
 from histojax.evaluation.slide_folds import MEAN, FoldRun, Judge, histories
-from histojax.features.stored import check_mixable
+from histojax.features.stored import Header, check_mixable
 
 FORMAT = "histojax slide evaluation 1"
 PUBLISHED = TrainSettings()
@@ -120,7 +120,9 @@ def evaluate_slides(
             for number, fold in enumerate(folds)
         ]
         predictions, training = _run_all(runs, tell)
-    return _results(own, settings, predictions, training, {**(facts or {})}, notes, told)
+    facts = {**(facts or {}), "training": _without_histories(training), "curves": histories(training)}
+    facts |= {"notes": [*facts.get("notes", ()), *notes], "settings": {**told, "bootstrap draws": settings.draws}}
+    return results_of(own, settings, predictions, facts)
 
 
 def _run_all(runs: Sequence[FoldRun], tell: Tell | None) -> tuple[list[Predictions], dict[str, list[dict[str, Any]]]]:
@@ -148,35 +150,35 @@ def _steps(run: FoldRun) -> int:
     return 1 if run.model == MEAN or run.is_done() else run.training.epochs * len(run.rows("train"))
 
 
-def _results(
-    own: Judge,
-    settings: SlideSettings,
-    predictions: Sequence[Predictions],
-    training: Mapping[str, Sequence[Mapping[str, Any]]],
-    facts: dict[str, Any],
-    notes: Sequence[str],
-    told: Mapping[str, Any],
+def results_of(
+    own: Judge, settings: SlideSettings, predictions: Sequence[Predictions], facts: Mapping[str, Any]
 ) -> Results:
+    """The results of predictions, with scores of each evaluator and part over folds; `facts` are added to."""
     cohort = own.cohort
     question = cohort.question
     scores: list[Score] = []
     for key in dict.fromkeys((one.evaluator, one.part) for one in predictions):
-        of_key = [one for one in predictions if (one.evaluator, one.part) == key]
-        scores += over_folds(of_key, question.task, cohort.classes, settings.draws)
-        scores += at_half(of_key, cohort.classes)
-    training_facts = {model: [_without_history(one) for one in folds] for model, folds in training.items()}
-    facts |= {
-        "notes": [*facts.get("notes", ()), *cohort.notes, *notes],
+        folds = [one for one in predictions if (one.evaluator, one.part) == key]
+        scores += over_folds(folds, question.task, cohort.classes, settings.draws, settings.training.seed)
+        scores += at_half(folds, cohort.classes)
+    facts = {
+        **facts,
+        "notes": [*facts.get("notes", ()), *cohort.notes],
         "features": features_facts(cohort.headers),
-        "settings": {**told, "bootstrap draws": settings.draws},
-        "training": training_facts,
-        "curves": histories(training),
         "cohort": cohort.summary(),
     }
-    name = settings.name or str(facts["features"].get("encoder") or cohort.headers[0].path.parent.name)
+    name = settings.name or encoder_name(cohort.headers)
     return Results(
         name, "slide", question.task, question.target, cohort.classes, tuple(predictions), tuple(scores), facts
     )
+
+
+def encoder_name(headers: Sequence[Header]) -> str:
+    """What tables call features: as the folder of an extraction does, else their encoder, else their folder."""
+    folder = headers[0].path.parent.name
+    if folder.startswith("features_"):
+        return folder.removeprefix("features_")
+    return headers[0].origin.encoder or folder or "features"
 
 
 def at_half(folds: Sequence[Predictions], classes: Sequence[str]) -> list[Score]:
@@ -216,8 +218,11 @@ def _of_counts(one: Predictions) -> dict[str, float]:
     }
 
 
-def _without_history(facts: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in facts.items() if key != "history"}
+def _without_histories(training: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    return {
+        model: [{key: value for key, value in one.items() if key != "history"} for one in folds]
+        for model, folds in training.items()
+    }
 
 
 def _checked_external(own: Judge, external: Mapping[str, Judge]) -> list[str]:
