@@ -105,7 +105,7 @@ def _benchmark(benchmark: Benchmark, values: Any) -> int:
     print(f"\n{summary(outcome)}")
     for (row, why), columns in outcome.holes.items():
         print(f"hole: {row} ({', '.join(columns)}): {why}")
-    print(f"{out / 'benchmark.md'}")
+    print(f"{out / 'benchmark.md'}; which differences are real: histojax compare {out / 'results'}/*")
     return HOLES if outcome.holes else 0
 
 

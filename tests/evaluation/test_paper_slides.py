@@ -46,7 +46,10 @@ def test_a_cohort_of_other_patients_is_not_compared(asked):
     assert [one.state for one in plan.data.values()] == [OTHER, OTHER] and plan.whole
     assert plan.data["cohort"].patients == {"nonMSIH": 10, "MSIH": 10}
     text = told(asked, plan)
-    assert "20 patients have a label, the paper had 632" in text and "other patients than the paper's (cohort)" in text
+    assert (
+        "20 patients have a label, the paper had 632" in text
+        and "other patients than the paper's (cohort and external)" in text
+    )
 
 
 def test_without_the_external_cohort_its_column_is_a_hole(asked, tmp_path, monkeypatch):

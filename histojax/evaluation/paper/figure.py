@@ -75,8 +75,11 @@ def curve_of(row: str) -> Curve | None:
 
 
 def cells_of(points: Mapping[int, Results | str], row: str, another: str = "") -> list[Cell]:
-    """A cell for each step and column of Figure 2; `points` are {step: results, or why there are none}, 0: before."""
-    curve = curve_of(row)
+    """A cell for each step and column of Figure 2; `points` are {step: results, or why there are none}, 0: before.
+
+    The paper's points are left out where there is something to show that is not compared with it (`another`).
+    """
+    curve = None if another and any(not isinstance(found, str) for found in points.values()) else curve_of(row)
     cells = []
     for step in sorted({*points, *((0, curve.step) if curve else ())}):
         for column in SHOWN:

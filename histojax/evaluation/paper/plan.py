@@ -62,11 +62,9 @@ class Plan:
     @property
     def another(self) -> str:
         """Why numbers are not comparable with the paper's, "" if they are."""
-        return "; ".join(
-            f"other {'tiles' if one.counts else 'patients'} than the paper's ({name})"
-            for name, one in self.data.items()
-            if one.state == datasets.OTHER
-        )
+        others = [name for name, one in self.data.items() if one.state == datasets.OTHER]
+        what = "patients" if any(self.data[name].patients for name in others) else "tiles"
+        return f"other {what} than the paper's ({' and '.join(others)})" if others else ""
 
     @property
     def whole(self) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 from histojax import __version__
 from histojax.common.errors import UserError
 from histojax.common.files import make_folder, read_json, write_atomic
+from histojax.common.tables import write_table
 from histojax.evaluation.paper import at_hand
 from histojax.evaluation.paper.cells import Cell
 from histojax.evaluation.paper.figure import cells_of, curve_of, write_figure
@@ -64,6 +65,7 @@ def run(benchmark: Benchmark, plan: Plan, out: Path, score: Scorer, say: Callabl
         say: is told what is done.
     """
     make_folder(out)
+    say = _once(say)
     found = {row.name: _row(row, benchmark, plan, out, score, say) for row in benchmark.rows}
     tables = [score_table(benchmark.protocol, benchmark.rows, found, plan.another, plan.no_part)]
     tables.append(encoder_table(benchmark.protocol, benchmark.rows))
@@ -74,6 +76,18 @@ def run(benchmark: Benchmark, plan: Plan, out: Path, score: Scorer, say: Callabl
     outcome = Outcome(tuple(tables), tuple(figure))
     _write(benchmark, plan, outcome, out)
     return outcome
+
+
+def _once(say: Callable) -> Callable:
+    """The same, but what is said of leaks in every row is said once."""
+    heard: set[str] = set()
+
+    def tell(text: str) -> None:
+        if not text.startswith("leakage: ") or text not in heard:
+            say(text)
+        heard.add(text)
+
+    return tell
 
 
 def _row(row: Row, benchmark: Benchmark, plan: Plan, out: Path, score: Scorer, say: Callable) -> Results | str:
@@ -156,6 +170,8 @@ def _of_before(before: str) -> list[str]:
 def _write(benchmark: Benchmark, plan: Plan, outcome: Outcome, out: Path) -> None:
     for table in outcome.tables:
         write_all(out, table)
+    if benchmark.protocol == "slide":
+        write_table(out / "others_msi.csv", *others_msi())
     write_atomic(out / REPORT, page(benchmark, plan, outcome))
     facts = {
         "histojax": __version__,

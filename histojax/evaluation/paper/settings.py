@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from histojax.common.errors import UserError
@@ -44,6 +45,13 @@ class Row:
         """Under which name features and results are filed."""
         published = self.paper and self.weights is None and not self.trained
         return find(self.spec).name if published else slug(self.name + ("_random" if self.weights == RANDOM else ""))
+
+    @property
+    def title(self) -> str:
+        """Its name in tables of scores, which says where the weights are not those of that name."""
+        if self.weights == RANDOM:
+            return f"{self.name} (random weights)"
+        return f"{self.name} ({Path(self.spec).name})" if self.paper and self.trained else self.name
 
     @property
     def another(self) -> str:

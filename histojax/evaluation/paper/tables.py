@@ -38,6 +38,7 @@ class Table:
         cells: of its rows, in order.
         notes: sentences below it.
         optional: whether its holes are no lack: rows that nobody asked for.
+        another: why none of its cells is compared, "" if they are.
     """
 
     key: str
@@ -46,6 +47,7 @@ class Table:
     cells: tuple[Cell, ...]
     notes: tuple[str, ...] = ()
     optional: bool = False
+    another: str = ""
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -75,6 +77,8 @@ def score_table(
         cells += [_score(row, column, paper, found, another, no_part or {}) for column, paper in zip(columns, printed)]
     data = "TCGA-CRC and CPTAC, MSI-H" if protocol == "slide" else "NCT-CRC-HE-100K to CRC-VAL-HE-7K"
     notes = [f"Paper: {SOURCE}, {name} ({data}).", *_tolerances(columns)]
+    if another:
+        notes.append(f"Not compared with the paper: {another}.")
     if protocol == "patch":
         notes += [
             f"{row}: balanced accuracy in the README of the released weights: 20-NN {knn:.3f}, linear {linear:.3f}."
@@ -84,9 +88,8 @@ def score_table(
     else:
         notes += ["The paper's standard deviations of single cells are not known to us (0.05 to 0.12 on TCGA)."]
     title = f"{name}: {'MSI from slides, AUROC' if protocol == 'slide' else 'patch classification'}"
-    return Table(
-        name.lower().replace(" ", ""), title, tuple(column.title for column in columns), tuple(cells), tuple(notes)
-    )
+    titles = tuple(column.title for column in columns)
+    return Table(name.lower().replace(" ", ""), title, titles, tuple(cells), tuple(notes), another=another)
 
 
 def _score(
@@ -95,16 +98,16 @@ def _score(
     results = found.get(row.name, "not run")
     tolerance = column.trained if row.trained else column.tolerance
     if isinstance(results, str):
-        return Cell(row.name, column.title, paper, tolerance=tolerance, why=results)
+        return Cell(row.title, column.title, paper, tolerance=tolerance, why=results)
     score = results.score(column.evaluator, column.metric, column.part)
     if score is None or math.isnan(score.value):
         lacking = (
             no_part.get(column.part) or f"the results have no {column.metric} of {column.evaluator} on {column.part}"
         )
-        return Cell(row.name, column.title, paper, tolerance=tolerance, why=lacking)
+        return Cell(row.title, column.title, paper, tolerance=tolerance, why=lacking)
     said, why = verdict(paper, score.value, tolerance, another or row.another)
     return Cell(
-        row.name, column.title, paper, score.value, score.low, score.high, score.spread, tolerance, said, why
+        row.title, column.title, paper, score.value, score.low, score.high, score.spread, tolerance, said, why
     )  # fmt: skip
 
 
@@ -183,7 +186,9 @@ def others_table(rows: Sequence[Row], found: Found, another: str = "") -> Table:
     ]
     notes = ("Rows are filled by naming their encoders (`encoders` of the configuration).", *told)
     title = "Published by others: NCT-CRC-HE, linear, balanced accuracy"
-    return Table("others_nct", title, tuple(one.name for one in sources), tuple(cells), notes, optional=True)
+    return Table(
+        "others_nct", title, tuple(one.name for one in sources), tuple(cells), notes, optional=True, another=another
+    )
 
 
 def others_msi() -> tuple[list[str], list[list[str]]]:

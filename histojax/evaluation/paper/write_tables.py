@@ -78,7 +78,7 @@ def _verdicts(table: Table, row: str, column: str) -> tuple[str, str, str]:
     cell = table.cell(row, column)
     if cell is None:
         return "", "", ""
-    why = f" ({cell.why})" if cell.why and cell.verdict != HOLE else ""
+    why = f" ({cell.why})" if cell.why and cell.verdict != HOLE and cell.why != table.another else ""
     if table.optional and cell.verdict == HOLE:
         return cell.published(), "", cell.why
     return cell.published(), cell.shown(), f"{cell.verdict}{why}"

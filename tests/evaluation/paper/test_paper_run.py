@@ -56,7 +56,7 @@ def test_holes_are_named_and_what_is_done_is_kept(tmp_path, monkeypatch):
     outcome = go(benchmark, out, calls, bad=("RetCCL",))
     whys = dict(outcome.holes.keys())
     assert calls == ["ResNet50", "RetCCL"]
-    assert whys["RetCCL"] == "RetCCL: broken weights" and "ctranspath.pth" in whys["CTransPath"]
+    assert whys["RetCCL (random weights)"] == "RetCCL: broken weights" and "ctranspath.pth" in whys["CTransPath"]
     assert read_results(out / "results" / "resnet50_random").name == "ResNet50"
     assert go(benchmark, out, calls).holes.keys() == {key for key in outcome.holes if key[0] == "CTransPath"}
     assert calls == ["ResNet50", "RetCCL", "RetCCL"]  # the first was done before
@@ -67,7 +67,7 @@ def test_holes_are_named_and_what_is_done_is_kept(tmp_path, monkeypatch):
 def test_files_of_a_benchmark(tmp_path):
     outcome = go(asked(tmp_path), tmp_path / "out", [])
     page = (tmp_path / "out" / "benchmark.md").read_text()
-    assert "other tiles than the paper's (train)" in page and "![Table 2" in page and "- CTransPath" in page
+    assert "other tiles than the paper's (train and test)" in page and "![Table 2" in page and "- CTransPath" in page
     facts = json.loads((tmp_path / "out" / "benchmark.json").read_text())
     assert facts["verdicts"][NOT_COMPARED] == 8 and facts["verdicts"][HOLE] == 4
     assert facts["holes"][0]["row"] == "CTransPath"
