@@ -14,6 +14,7 @@ from histojax.report.tiles import Tile, tile_grid
 
 NEIGHBOURS, EXAMPLES, MISTAKES, MISTAKE_ROWS = 6, 12, 24, 8  # how many are shown
 ACROSS = 8  # mistakes in a line
+BASELINES = ("knn", "mean")  # votes of neighbours are too coarse to tell the surest mistakes
 TRAIN = "train"
 PCA_ROWS = 20_000  # fit on at most so many, which changes nothing that can be seen
 
@@ -99,9 +100,9 @@ def _scatter(points: np.ndarray, labels: np.ndarray, names: Sequence[str], what:
 
 
 def spokesman(results: Results) -> str:
-    """The evaluator whose mistakes are shown: the first with probabilities, better no vote of neighbours; or ""."""
+    """The evaluator whose mistakes are shown: the first with probabilities, better none of BASELINES; or ""."""
     names = [p.evaluator for p in results.predictions if p.part == TEST and p.probabilities is not None]
-    return next((name for name in names if not name.startswith("knn")), names[0] if names else "")
+    return next((name for name in names if not name.startswith(BASELINES)), names[0] if names else "")
 
 
 def worst_mistakes(predictions: Sequence[Predictions], most: int = MISTAKES) -> list[Mistake]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from sklearn.metrics import auc, roc_curve
 
-from histojax.evaluation.metrics import confusion_matrix, f1_scores
+from histojax.evaluation.metrics import confusion_matrix
 from histojax.evaluation.results import Predictions, Results
 from histojax.report import figures
 from histojax.report.page import Picture, Table
@@ -130,13 +130,13 @@ def class_table(results: Results, part: str) -> Table | None:
     if not by or not results.classes:
         return None
     matrices = [summed_confusion(folds, len(results.classes)) for _, folds in by]
-    titles = ["class", "n", *(f"{name}: {what}" for name, _ in by for what in ("recall", "precision", "F1"))]
+    titles = ["class", "n", *(f"{name}: {what}" for name, _ in by for what in ("recall", "precision"))]
     rows = []
     for i, label in enumerate(results.classes):
         cells: list[str] = []
         for matrix in matrices:
             hits, true, said = matrix[i, i], matrix[i].sum(), matrix[:, i].sum()
-            cells += [_share(hits, true), _share(hits, said), f"{f1_scores(matrix)[i]:.3f}"]
+            cells += [_share(hits, true), _share(hits, said)]
         rows.append((label, f"{matrices[0][i].sum():,}", *cells))
     return Table(titles, rows, note=_summed_words(by[0][1]).strip())
 

@@ -1,13 +1,14 @@
 """The report of an evaluation: one HTML file that needs nothing but itself.
 
-Shown is what the results hold; of their facts these keys have a place of their own, all others are shown as they are:
+Shown is what the results hold; of their facts these keys have a place of their own, all others stand with the settings:
 
 notes        sentences, shown first
-leakage      sentences; or {"sentences": [...], "patients": [...], "slides": [...], "tiles": [...]}, shared ones
+leakage      of evaluation.leakage.Leaks.facts, or sentences
 features     of evaluation.provenance.features_facts, or {"train": ..., "test": ...}
 run          the folder of the training run that the weights are from
-curves       {title: {name of a line: [[x, y], ...]}}: losses of heads, few-shot accuracy ...
-settings     of the evaluation
+curves       {title: {name of a line: [[x, y], ...]}}: losses of heads ...
+few_shot     rows {"shots": 1, "mean": 0.7, ...}
+settings     of the evaluation; retrieval, robustness: names and numbers
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,16 +25,15 @@ from histojax.common.files import expanded, make_folder
 from histojax.evaluation import pictures as shown
 from histojax.evaluation import provenance
 from histojax.evaluation import results_figures as drawn
+from histojax.evaluation.facts_page import curves, few_shot, first_of_all, told, words_of
 from histojax.evaluation.pictures import Pictures
 from histojax.evaluation.results import TEST, Results, Score
-from histojax.report.figures import Curve, lines_figure
-from histojax.report.page import Chain, Facts, Folded, Page, Part, Picture, Section, Table, Text, write_page
+from histojax.report.page import Chain, Folded, Page, Part, Section, Table, Text, write_page
 
 __all__ = ["REPORT", "Pictures", "write_report"]
 REPORT = "report.html"
-_PLACED = ("notes", "leakage", "features", "run", "curves", "settings")
-LEAKS = ("patients", "slides", "tiles")  # keys of facts["leakage"]: what training and test share
-MOST_ROWS = 60  # of a table of facts
+OWN_SECTIONS = ("retrieval", "robustness")
+_PLACED = ("notes", "leakage", "features", "run", "curves", "settings", "few_shot", *OWN_SECTIONS)
 
 
 def write_report(folder: str | os.PathLike, results: Results, pictures: Pictures | None = None) -> Path:
@@ -59,9 +58,10 @@ def _title(results: Results) -> str:
 
 def _subtitle(results: Results) -> str:
     parts = [f"histojax evaluate {results.protocol}", results.task]
+    what = "tiles" if results.protocol == "patch" else "units"
     for part in _parts(results):
-        folds = next(f for (p, _), f in drawn.by_part(results).items() if p == part)
-        parts.append(f"{part}: {sum(len(one.units) for one in folds):,} predictions of each evaluator")
+        units = {str(unit) for one in results.predictions if one.part == part for unit in one.units}
+        parts.append(f"{part}: {len(units):,} {what}")
     if results.classes:
         parts.append("classes " + ", ".join(results.classes))
     return "  ·  ".join(parts)
@@ -73,7 +73,7 @@ def _parts(results: Results) -> list[str]:
 
 def _sections(results: Results, pictures: Pictures | None) -> Iterator[Section]:
     facts = results.facts
-    yield Section("To know first", list(_warnings(facts)))
+    yield Section("To know first", list(first_of_all(facts)))
     yield Section("Scores", list(_scores(results)))
     for part in _parts(results):
         where = "" if part == TEST else f": {part}"
@@ -84,32 +84,14 @@ def _sections(results: Results, pictures: Pictures | None) -> Iterator[Section]:
         yield Section(f"Calibration{where}", list(drawn.calibration_pictures(results, part)))
         title = "Survival" if results.task == "survival" else "Agreement"
         yield Section(f"{title}{where}", list(drawn.number_pictures(results, part)))
-    yield Section("Curves", list(_curves(facts)))
+    yield Section("Few-shot", list(few_shot(facts.get("few_shot"))))
+    for key in OWN_SECTIONS:
+        yield Section(words_of(key), list(told(facts.get(key))))
     yield from _of_pictures(results, pictures)
-    for key, value in facts.items():
-        if key not in _PLACED:
-            yield Section(_words(key), list(told(value)))
+    yield Section("Curves", list(curves(facts)))
     yield Section("From slides to score", list(_provenance(results)))
-    yield Section("Settings", list(told(facts.get("settings"))))
-
-
-def _warnings(facts: Mapping[str, Any]) -> Iterator[Part]:
-    """Leaks and notes; leaks that were found stand out."""
-    leakage = facts.get("leakage")
-    if isinstance(leakage, Mapping):
-        found = any(leakage.get(key) for key in LEAKS)
-        if sentences := _sentences(leakage.get("sentences")):
-            yield Text(sentences, "warning" if found else "box")
-        rest = {key: value for key, value in leakage.items() if key != "sentences" and value}
-        yield from [Folded("What is shared", list(told(rest)))] if rest else []
-    elif sentences := _sentences(leakage):
-        yield Text(sentences, "box")
-    if notes := _sentences(facts.get("notes")):
-        yield Text(notes)
-
-
-def _sentences(value: Any) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(map(str, value or ()))
+    rest = {key: value for key, value in facts.items() if key not in _PLACED}
+    yield Section("Settings", [*told(facts.get("settings")), *told(rest)])
 
 
 # scores
@@ -155,24 +137,7 @@ def _value(score: Score) -> str:
     return f"{score.value:.3f}{spread}{interval}"
 
 
-# pictures and curves
-
-
-def _curves(facts: Mapping[str, Any]) -> Iterator[Part]:
-    run = facts.get("run")
-    if isinstance(run, str) and (expanded(run) / "curves.png").is_file():
-        data = (expanded(run) / "curves.png").read_bytes()
-        yield Picture(data, "curves of the training", f"The training of the weights: {Path(run).name}.", 1100)
-    for title, lines in (facts.get("curves") or {}).items():
-        curves = [
-            Curve(np.array([p[0] for p in points], float), np.array([p[1] for p in points], float), name, i)
-            for i, (name, points) in enumerate(lines.items())
-            if points
-        ]
-        if curves:
-            shots = "shot" in title.lower()
-            figure = lines_figure(curves, "shots" if shots else "step", "", title, log_x=shots)
-            yield Picture(figure.png, title, "", figure.width)
+# pictures
 
 
 def _of_pictures(results: Results, pictures: Pictures | None) -> Iterator[Section]:
@@ -205,46 +170,3 @@ def _provenance(results: Results) -> Iterator[Part]:
     yield Chain(provenance.chain(features, known, {"of": results.target, **found}))
     if features:
         yield Folded("All that the feature files say", list(told(features)))
-
-
-def told(value: Any) -> Iterator[Part]:
-    """Anything that is JSON, for people: lists of rows as tables, names and values as such, sentences as text."""
-    if isinstance(value, Mapping):
-        plain = {_words(k): _cell(v) for k, v in value.items() if not _nested(v)}
-        yield from [Facts(plain)] if plain else []
-        for key, inner in value.items():
-            if _nested(inner) and inner:
-                yield Folded(_words(key), list(told(inner)))
-    elif isinstance(value, (list, tuple)) and value and all(isinstance(one, Mapping) for one in value):
-        titles = list(dict.fromkeys(key for row in value for key in row))
-        rows = [[_cell(row.get(key, "")) for key in titles] for row in value[:MOST_ROWS]]
-        more = f"{len(value) - MOST_ROWS} more rows are in results.json" if len(value) > MOST_ROWS else ""
-        yield Table([_words(title) for title in titles], rows, note=more)
-    elif isinstance(value, (list, tuple)):
-        yield Text(tuple(_cell(one) for one in value[:MOST_ROWS]))
-    elif value is not None:
-        yield Text((_cell(value),))
-
-
-def _nested(value: Any) -> bool:
-    """Whether a value needs a place of its own."""
-    if isinstance(value, Mapping):
-        return True
-    return isinstance(value, (list, tuple)) and any(isinstance(one, (Mapping, list, tuple)) for one in value)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_cell(one) for one in value)
-    if isinstance(value, Mapping):
-        return "; ".join(f"{_words(key)} {_cell(one)}" for key, one in value.items())
-    return "–" if value is None else str(value)
-
-
-def _words(key: Any) -> str:
-    text = drawn.metric_words(str(key))
-    return text[:1].upper() + text[1:] if text.islower() else text

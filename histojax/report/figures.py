@@ -60,12 +60,12 @@ def colour(number: int) -> str:
 
 def roc_figure(curves: Sequence[Curve], title: str = "") -> Drawn:
     """Curves of x = false and y = true positive rate, with the diagonal of chance."""
-    figure, ax = _axes(4.4, 4.4 + 0.19 * _legend_rows(curves), title)
+    figure, ax = _axes(3.7, 3.75 + 0.19 * _legend_rows(curves), title)
     ax.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--")
     for one in curves:
         style: dict[str, Any] = {"linewidth": 0.7, "alpha": 0.35} if one.faint else {"linewidth": 1.6}
         ax.plot(one.x, one.y, color=colour(one.colour), label=one.name or None, **style)
-    ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     _labels(ax, "false positive rate", "true positive rate")
     _legend_below(ax, 1)
     return _drawn(figure)
@@ -75,7 +75,7 @@ def confusion_figure(matrix: np.ndarray, classes: Sequence[str], title: str = ""
     """Counts (C, C) of true (rows) and predicted (columns) classes, coloured by their share of the row."""
     count = len(classes)
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    side = max(3.4, 0.52 * count + 1.6)
+    side = max(3.0, 0.52 * count + 1.4)
     figure, ax = _axes(side + 0.4, side, title)
     ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
     size = 9 if count <= 12 else 6.5
@@ -101,7 +101,7 @@ def calibration_figure(
     The bins are equal parts of the range from 0 to 1; the vertical bars are 95 % Wilson intervals, of independent
     units.
     """
-    figure = Figure(figsize=(4.4, 4.6), layout="constrained")
+    figure = Figure(figsize=(3.6, 3.9), layout="constrained")
     ax, below = figure.subplots(2, 1, height_ratios=[3.4, 1], sharex=True)
     _dress(ax, title)
     _dress(below)
@@ -143,7 +143,7 @@ def lines_figure(
     curves: Sequence[Curve], x: str, y: str, title: str = "", log_x: bool = False, points: bool = True
 ) -> Drawn:
     """Plain curves over x; NaN are left out."""
-    figure, ax = _axes(4.6, 3.3 + 0.17 * _legend_rows(curves), title)
+    figure, ax = _axes(3.7, 3.0 + 0.1 * _legend_rows(curves), title)
     for one in curves:
         style: dict[str, Any] = {"linewidth": 0.7, "alpha": 0.4} if one.faint else {"linewidth": 1.5}
         marker = "o" if points and len(one.x) <= 25 else None
@@ -190,7 +190,7 @@ def scatter_figure(
 
 def agreement_figure(truth: np.ndarray, predicted: np.ndarray, title: str = "", name: str = "") -> Drawn:
     """Predicted over true numbers (n,), with the diagonal where both are equal."""
-    figure, ax = _axes(4.4, 4.4, title)
+    figure, ax = _axes(3.7, 3.7, title)
     both = np.concatenate([truth, predicted])
     ends = [float(both.min()), float(both.max())]
     ax.plot(ends, ends, color=GREY, linewidth=0.8, linestyle="--")

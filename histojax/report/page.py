@@ -110,7 +110,7 @@ body { margin: 0; color: var(--ink); background: #fff; font: 15px/1.5 system-ui,
 header, main, footer { max-width: 1180px; margin: 0 auto; padding: 0 24px; }
 header { padding-top: 28px; border-bottom: 1px solid var(--line); padding-bottom: 12px; }
 h1 { font-size: 25px; line-height: 1.25; margin: 0 0 4px; overflow-wrap: anywhere; }
-header p { margin: 0; color: var(--faint); overflow-wrap: anywhere; }
+header p { margin: 0; max-width: none; color: var(--faint); overflow-wrap: anywhere; }
 nav { margin-top: 10px; font-size: 14px; line-height: 1.9; }
 nav a { color: var(--blue); text-decoration: none; margin-right: 16px; white-space: nowrap; }
 nav a:hover { text-decoration: underline; }
