@@ -10,8 +10,8 @@ import numpy as np
 
 from histojax.common.errors import UserError
 
-BLOCK = 64  # lengths are multiples of it, those below apart
-GROWTH = 1.25  # from a length to the next
+BLOCK = 128  # lengths with a class token before them are multiples of it, those below of 16
+GROWTH = 1.125  # from a length to the next, at most where they are long
 BUDGET = 2 << 30  # bytes of features that are kept in memory, so that a second pass need not read them
 
 
@@ -33,16 +33,17 @@ class Bag:
 
 
 def bucket(tiles: int) -> int:
-    """The length that a bag of `tiles` is padded to: 16, 32, 48, then multiples of 64 a quarter apart.
+    """The length that a bag of `tiles` is padded to: 15, 31, 63, then one less than multiples of 128, an eighth apart.
 
-    A program is compiled for each length that occurs, so they are few: 34 up to 20,000.
+    A program is compiled for each length that occurs, so they are few: 36 up to 20,000. A class token makes them even.
     """
-    if tiles <= 3 * 16:
-        return max(16, -(-tiles // 16) * 16)
-    length = BLOCK
-    while length < tiles:
-        length = -(-int(length * GROWTH) // BLOCK) * BLOCK
-    return length
+    tokens = tiles + 1
+    length = 16
+    while length < min(tokens, BLOCK):
+        length *= 2
+    while length < tokens:
+        length = max(length + BLOCK, int(length * GROWTH) // BLOCK * BLOCK)
+    return length - 1
 
 
 def padded(x: np.ndarray, length: int = 0) -> tuple[np.ndarray, np.ndarray]:
