@@ -50,7 +50,7 @@ def points_of(run: str) -> list[Point]:
         raise UserError(
             f"{run}: not the folder of a training (it has no config.json); give a --workdir of histojax train"
         )
-    found = {int(path.name): path for path in _checkpoints(folder) if int(path.name)}
+    found = {int(path.name): path for path in _checkpoints(folder)}
     export = folder / "export"
     for path in [export, *sorted(export.glob("step_*"))]:
         step = card_beside(path).get("steps") if (path / CARD).is_file() else None

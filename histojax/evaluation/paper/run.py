@@ -132,7 +132,8 @@ def _stamped(folder: Path) -> dict[str, Any] | None:
 def _figure(benchmark: Benchmark, plan: Plan, out: Path, score: Scorer, say: Callable) -> list[Cell]:
     """Cells of Figure 2, and its files; without a training only the points of the paper, as holes."""
     rows = {point.step: Row(point.label, str(point.path)) for point in plan.points}
-    if before := _before(benchmark):
+    before = "" if 0 in rows else _before(benchmark)
+    if before:
         rows[0] = Row(BEFORE, before)
     found: dict[int, Results | str] = {
         step: _row(row, benchmark, plan, out, score, say) for step, row in sorted(rows.items())
