@@ -1,7 +1,7 @@
 """Tables 2 and 3 and Figure 2 of the paper (Roth, Koch et al. 2023, arXiv 2401.04720): tiles of NCT-CRC-HE.
 
-    python -m histojax.benchmark --config configs/benchmark_nct.py --out benchmarks/nct --dry-run
-    python -m histojax.benchmark --config configs/benchmark_nct.py --out benchmarks/nct \\
+    python -m histojax.benchmark --config configs/benchmark_nct.py --dry-run
+    python -m histojax.benchmark --config configs/benchmark_nct.py \\
         --config.train=NCT-CRC-HE-100K --config.test=CRC-VAL-HE-7K --config.run=runs/nct_vits14
 
 Needs: the two folders (or zips) of Zenodo record 1214456, the weights of the paper's encoders (the dry run says which

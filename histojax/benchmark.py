@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 HELP = """\
 histojax benchmark: the paper's tables and Figure 2, beside ours, with a verdict a cell
 
-usage: histojax benchmark --config FILE --out DIR [--dry-run] [--config.any.leaf=value ...]
+usage: histojax benchmark --config FILE [--out DIR] [--dry-run] [--config.any.leaf=value ...]
        (the same: python -m histojax benchmark, python -m histojax.benchmark)
 
   --config FILE        configs/benchmark_nct.py: tiles, Tables 2 and 3, Figure 2; configs/benchmark_msi.py: slides,
                        Tables 1 and 3
   --config.LEAF=VALUE  changes one leaf of it (--helpconfig lists all with their meaning)
-  --out DIR            where features, scores, tables and pictures go. The same command goes on where it stopped:
-                       features are computed once, and so are the scores of a row
+  --out DIR            where features, scores, tables and pictures go (default: benchmarks/ and the name of the
+                       configuration). The same command goes on where it stopped: features are computed once, and so
+                       are the scores of a row
   --dry-run            say what is there, what is missing and where to get it, and stop
   --helpconfig         every leaf with its value and meaning
   --help               this page
@@ -45,11 +46,11 @@ written to DIR: table1 or table2, table3, others_nct, figure2, each as .csv (a l
 (one page), benchmark.json (for programs); results/ENCODER, which histojax compare reads; features/
 
 examples:
-  histojax benchmark --config configs/benchmark_nct.py --out benchmarks/nct --dry-run
-  histojax benchmark --config configs/benchmark_nct.py --out benchmarks/nct --config.run=runs/nct_vits14
+  histojax benchmark --config configs/benchmark_nct.py --dry-run
+  histojax benchmark --config configs/benchmark_nct.py --config.run=runs/nct_vits14
   histojax benchmark --config configs/benchmark_nct.py --out benchmarks/mine --config.train=train/ \\
       --config.test=test/ --config.rows=none --config.encoders=dinov2_vits14,mine=runs/mine
-  histojax benchmark --config configs/benchmark_msi.py --out benchmarks/msi --dry-run
+  histojax benchmark --config configs/benchmark_msi.py --dry-run
 
 exit codes:
   0 done (dry run: all is there), 1 done with holes (dry run: something is missing), 2 bad input (one line on stderr)"""
@@ -81,10 +82,6 @@ def _main(argv: Sequence[str]) -> int:
     if values.helpconfig:
         print(config_flags.helpconfig(config, defaults.benchmark))
         return 0
-    if not values.out:
-        raise UserError(
-            "--out DIR is missing: the folder of features, scores and tables, for example --out benchmarks/nct"
-        )
     return _benchmark(as_asked(config, values.config), values)
 
 
@@ -99,7 +96,7 @@ def _benchmark(benchmark: Benchmark, values: Any) -> int:
         return 0 if plan.whole else HOLES
     from histojax.evaluation.paper.run import run, summary
 
-    out = expanded(values.out)
+    out = expanded(values.out or f"benchmarks/{benchmark.name}")
     print(file=sys.stderr)
     outcome = run(benchmark, plan, out, _scorer(benchmark), lambda text: print(text, file=sys.stderr))
     print(f"\n{summary(outcome)}")

@@ -29,16 +29,15 @@ def test_a_dry_run_of_each_configuration(name, table, capsys):
 
 
 def test_what_is_missing_becomes_holes(capsys):
-    given = ["--config", NCT, "--out", "out", "--config.rows=ResNet50", "--config.offline"]
+    given = ["--config", NCT, "--config.rows=ResNet50", "--config.offline"]
     assert benchmark.main(given) == benchmark.HOLES
     said = capsys.readouterr().out
     assert "hole: ResNet50 (20-NN ACC, 20-NN F1, Linear ACC, Linear F1): NCT-CRC-HE-100K: not there" in said
-    assert Path("out/table2.png").stat().st_size
+    assert Path("benchmarks/benchmark_nct/table2.png").stat().st_size
 
 
 BAD = {
     "--config FILE is missing": ["--out", "out"],
-    "--out DIR is missing": ["--config", NCT],
     "config.trian is not a leaf": ["--config", NCT, "--config.trian=a"],
     "the paper has no row 'ResNet'; did you mean 'ResNet50'": ["--config", NCT, "--config.rows=ResNet", "--out", "o"],
     "protocol='both': expected patch or slide": ["--config", NCT, "--config.protocol=both", "--out", "o"],
