@@ -85,9 +85,13 @@ class Leaks:
         return [one.sentence() for one in self.shared] + list(self.unchecked)
 
     def facts(self, allowed: bool = False) -> dict[str, Any]:
-        """As JSON, for Results.facts["leakage"]."""
-        shared = [vars(one) | {"names": list(one.names)} for one in self.shared]
-        return {"shared": shared, "unchecked": list(self.unchecked), "allowed": bool(self.shared) and allowed}
+        """As JSON, for Results.facts["leakage"]; keys patients, slides, tiles (the first names) only where shared."""
+        found: dict[str, Any] = {"sentences": self.sentences()}
+        for one in self.shared:
+            names = found.setdefault(f"{one.kind if one.kind in (PATIENT, SLIDE) else 'tile'}s", [])
+            names += [name for name in one.names if name not in names]
+        counts = [{"kind": one.kind, "part": one.part, "other": one.other, "count": one.count} for one in self.shared]
+        return found | ({"shared": counts, "allowed": allowed} if counts else {})
 
 
 def check_leaks(

@@ -26,6 +26,7 @@ from histojax.evaluation.intervals import DRAWS, over_folds
 from histojax.evaluation.mil.settings import DEFAULTS, TrainSettings
 from histojax.evaluation.provenance import features_facts
 from histojax.evaluation.results import Predictions, Results, Score
+from histojax.evaluation.robustness import NEIGHBOURS, robustness
 from histojax.evaluation.slide_folds import MEAN, FoldRun, Judge, histories
 from histojax.features.stored import Header, check_mixable
 
@@ -166,11 +167,21 @@ def results_of(
         "notes": [*facts.get("notes", ()), *cohort.notes],
         "features": features_facts(cohort.headers),
         "cohort": cohort.summary(),
+        **_of_centres(own),
     }
     name = settings.name or encoder_name(cohort.headers)
     return Results(
         name, "slide", question.task, question.target, cohort.classes, tuple(predictions), tuple(scores), facts
     )
+
+
+def _of_centres(own: Judge) -> dict[str, Any]:
+    """{"robustness": what centres do to the mean tiles}, where two or more centres are known; else {}."""
+    cohort = own.cohort
+    if cohort.question.task != "classification" or cohort.centres is None or len(set(cohort.centres) - {""}) < 2:
+        return {}
+    k = max(min(NEIGHBOURS, len(cohort.units) // 10), 1)
+    return {"robustness": robustness(own.means, cohort.targets, cohort.centres, cohort.patients, k)}
 
 
 def encoder_name(headers: Sequence[Header]) -> str:

@@ -76,4 +76,7 @@ def test_leaks_are_refused_unless_allowed():
     with pytest.raises(UserError, match=r"test shares 1 patient with training \(2; plain numbers.*--allow-leaks"):
         refuse_leaks(leaks, False)
     assert refuse_leaks(leaks, True)[0].startswith("test shares 1 patient with training")
-    assert leaks.facts(True)["allowed"] and not check_leaks(None, []).facts(True)["allowed"]
+    facts = leaks.facts(True)
+    assert facts["allowed"] and facts["patients"] == ["2"] and len(facts["sentences"]) == 2
+    assert facts["shared"] == [{"kind": "patient", "part": "training", "other": "test", "count": 1}]
+    assert check_leaks(None, []).facts(True) == {"sentences": []}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from histojax.evaluation.cohort_tables import Question
 from histojax.evaluation.mil.settings import TrainSettings
 from histojax.evaluation.results import Predictions
 from histojax.evaluation.slide_folds import FoldRun, Judge, by_patient
-from histojax.evaluation.slide_protocol import SlideSettings, at_half, choose_folds, evaluate_slides
+from histojax.evaluation.slide_protocol import SlideSettings, at_half, choose_folds, evaluate_slides, results_of
 
 STATUS = Question("status", classes=("nonMSIH", "MSIH"))
 FAST = SlideSettings(("mean",), TrainSettings(epochs=2), draws=50)
@@ -84,6 +85,14 @@ def test_a_folder_of_other_settings_is_refused(tmp_path, own, cptac):
         run(tmp_path, own, SlideSettings(("mean",), TrainSettings(epochs=3)))
     with pytest.raises(UserError, match="bags_sha256"):
         run(tmp_path, cptac, folds="3")
+
+
+def test_centres_of_the_table_are_judged_beside_the_accuracy(own):
+    found = results_of(own, FAST, [], {}).facts["robustness"]
+    assert set(found["centres"]) == {"s0", "s1", "s2"} and found["k"] == 2 and found["index"] > 0.5
+    for centres in (None, np.full(len(own.cohort.units), "A")):
+        other = replace(own, cohort=replace(own.cohort, centres=centres))
+        assert "robustness" not in results_of(other, FAST, [], {}).facts
 
 
 def test_slides_of_a_patient_are_averaged(tmp_path):
