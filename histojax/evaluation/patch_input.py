@@ -19,7 +19,7 @@ from histojax.common.errors import UserError
 from histojax.common.files import expanded
 from histojax.data.columns import FILE as TILE
 from histojax.data.columns import LABEL, PATIENT, SLIDE, is_nothing, plain
-from histojax.data.table import read_table
+from histojax.data.workbook import read_sheet
 from histojax.features.read import read_features
 from histojax.features.stored import Header, StoredFeatures, check_mixable
 
@@ -47,6 +47,7 @@ class PatchSet:
         where: as the user named it.
         left_out: {reason: tiles}.
         notes: sentences.
+        hashes: (n,) data.hashes.ROW of the tiles, where their pixels were read for them, or None.
         tile: the pixels of a tile by its row, (h, w, 3) uint8, or None where they are not at hand.
     """
 
@@ -61,6 +62,7 @@ class PatchSet:
     where: str = ""
     left_out: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    hashes: np.ndarray | None = None
     tile: Callable[[int], np.ndarray | None] | None = None
 
     def __len__(self) -> int:
@@ -70,7 +72,7 @@ class PatchSet:
         """The tiles of these rows, in this order."""
         picked: dict[str, Any] = {
             key: None if (value := getattr(self, key)) is None else value[rows]
-            for key in ("features", "labels", "names", "groups", "centres")
+            for key in ("features", "labels", "names", "groups", "centres", "hashes")
         }
         tile = None if self.tile is None else _renumbered(self.tile, rows)
         return dataclasses.replace(self, **picked, tile=tile)
@@ -270,7 +272,7 @@ def _texts(values: Sequence[np.ndarray | None], parts: Sequence[PatchSet]) -> np
 
 def _with_table(parts: Sequence[PatchSet], path: Path) -> list[PatchSet]:
     """The parts with what a table says of their tiles or slides."""
-    titles, rows = read_table(
+    titles, rows = read_sheet(
         path, "no labels; expected the columns tile or slide, label, and if known patient, centre"
     )
     place = {role: _column(titles, known) for role, known in _ROLES.items()}

@@ -11,6 +11,7 @@ import numpy as np
 
 from histojax.common.errors import UserError
 from histojax.common.progress import Progress
+from histojax.data.hash_sources import hash_source
 from histojax.data.sources import open_source
 from histojax.data.tiles import Source
 from histojax.evaluation.histogram import colour_histogram
@@ -47,6 +48,15 @@ class Tiles:
         """{name: number in the source}."""
         return {patch_name(self.source, i): i for i in range(len(self.source))}
 
+    def hashes(self, names: np.ndarray, spec: str, folder: Path) -> np.ndarray:
+        """(n,) data.hashes.ROW of tiles by name; those of all tiles are kept in `folder`."""
+        progress = Progress(len(self.source), unit="tile", items="tiles")
+        try:
+            rows = hash_source(spec, self.source, folder, 0, progress, 0).rows()
+        finally:
+            progress.close()
+        return rows[[self.numbers[str(name)] for name in names]]
+
     def of(self, names: np.ndarray) -> Callable[[int], np.ndarray | None]:
         """A function from the row of `names` to its tile; None for a name that the source does not have."""
 
@@ -65,10 +75,11 @@ class Extracted:
     folders: dict[str, Path]
     tiles: Tiles
 
-    def read(self, name: str, table: str | Path | None = None) -> PatchSet:
-        """The labelled tiles by one encoder."""
+    def read(self, name: str, table: str | Path | None = None, hashes: Path | None = None) -> PatchSet:
+        """The labelled tiles by one encoder; with their hashes, which are kept in that folder, if one is given."""
         found = read_patches([self.folders[name]], table)
-        return dataclasses.replace(found, where=self.spec, tile=self.tiles.of(found.names))
+        rows = None if hashes is None else self.tiles.hashes(found.names, self.spec, hashes)
+        return dataclasses.replace(found, where=self.spec, tile=self.tiles.of(found.names), hashes=rows)
 
 
 def extract_patches(spec: str, encoders: Sequence[Wanted], out: Path, how: Computing) -> Extracted:
