@@ -16,7 +16,7 @@ from itertools import combinations
 import numpy as np
 
 from histojax.common.errors import UserError
-from histojax.evaluation.intervals import DRAWS, LEVEL, drawn_means, interval, over_folds, scored, witnesses
+from histojax.evaluation.intervals import DRAWS, LEVEL, drawn_means, interval_of, over_folds, scored, witnesses
 from histojax.evaluation.paired import (
     Ranks,
     Test,
@@ -187,7 +187,7 @@ def _hear(
     plain = over_folds(folds, task, classes, draws=0) if len(folds) > 1 else scored(folds[0], task, classes, draws=0)
     scores: dict[str, list[Score]] = {}
     for one in plain:
-        low, high = interval(drawn[one.metric], level)
+        low, high = interval_of(one.metric, drawn[one.metric], level)
         over_all = one.metric not in scores
         scores.setdefault(one.metric, []).append(replace(one, low=low, high=high, fold=None) if over_all else one)
     return _Heard(folds, scores, drawn)

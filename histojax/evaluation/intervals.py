@@ -17,6 +17,7 @@ from histojax.evaluation.weighted import Scorer, classification_scorer, regressi
 
 DRAWS, LEVEL = 1000, 0.95
 BLOCK = 1 << 21  # entries of a block of draws
+UPWARD = ("ece",)  # larger in every resample than in the units themselves: draws say nothing of where it lies
 FEW = 10  # below so many, an interval is too narrow to be believed (Carpenter and Bithell 2000)
 
 Interval = tuple[float, float]
@@ -59,8 +60,8 @@ def scored(
     values = _drawn_values([score], [names], draws, seed) if draws else {}
     found = []
     for metric, point in points.items():
-        low, high = interval(values[metric][0], level) if draws else (math.nan, math.nan)
-        how = _how(predictions, names, draws, level, low) + _undefined(values.get(metric))
+        low, high = interval_of(metric, values[metric][0] if draws else np.array([]), level)
+        how = _how(predictions, names, draws * (metric not in UPWARD), level) + _undefined(values.get(metric))
         found.append(_score(predictions, metric, float(point[0]), low, high, how, fold=predictions.fold))
     return tuple(found)
 
@@ -93,8 +94,10 @@ def over_folds(
         known = each[np.isfinite(each)]
         mean, spread = (float(known.mean()), float(known.std())) if len(known) else (math.nan, math.nan)
         means = mean_known(values[metric]) if draws else np.array([])
-        low, high = interval(means, level)
-        how = _how_folds(folds, names, len(known), draws, level) + _undefined(values.get(metric))
+        low, high = interval_of(metric, means, level)
+        how = _how_folds(folds, names, len(known), draws * (metric not in UPWARD), level) + _undefined(
+            values.get(metric)
+        )
         found.append(_score(folds[0], metric, mean, low, high, how, spread))
     return (*found, *alone)
 
@@ -161,6 +164,11 @@ def interval(values: np.ndarray, level: float = LEVEL) -> Interval:
     return float(low), float(high)
 
 
+def interval_of(metric: str, values: np.ndarray, level: float = LEVEL) -> Interval:
+    """The same of a metric's draws; NaN for those that resampling itself makes larger."""
+    return (math.nan, math.nan) if metric in UPWARD else interval(values, level)
+
+
 def _counts(rng: np.random.Generator, draws: int, size: int) -> np.ndarray:
     """(draws, size) float64: how often each of `size` came when `size` were drawn with replacement."""
     flat = rng.integers(0, size, (draws, size)) + size * np.arange(draws)[:, None]
@@ -202,11 +210,11 @@ def _score(
     return Score(one.evaluator, one.part, metric, value, low, high, spread, fold, how)
 
 
-def _how(one: Predictions, names: np.ndarray, draws: int, level: float, low: float) -> str:
+def _how(one: Predictions, names: np.ndarray, draws: int, level: float) -> str:
     count = len(np.unique(names))
     what = f"{count} groups of {len(names)} units" if one.groups is not None else f"{count} units"
     if not draws:
-        return f"of {what}; no interval asked for"
+        return f"of {what}; without interval"
     if count < 2:
         return f"of {what}: nothing can be drawn, so it has no interval"
     few = f"; too narrow: fewer than {FEW} were there to draw from" if count < FEW else ""

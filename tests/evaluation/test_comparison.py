@@ -156,8 +156,8 @@ def test_survival_and_regression():
 
 @pytest.mark.parametrize("kind", [KINDS[0], KINDS[4]], ids=lambda kind: kind.name)
 def test_equal_models_are_rarely_told_apart(kind):
-    """40 null pairs; the tool draws 500 of each kind."""
-    found = check(kind, 40, 100)
-    assert found["claims"] <= 0.175 == found["limit"]
+    """30 null pairs; the tool draws 500 of each kind."""
+    found = check(kind, 30, 60)
+    assert found["claims"] <= found["limit"] <= 0.2
     if kind.folds:  # why folds are asked: patients alone take the luck of a training for skill
         assert found["auroc"] > 0.05 >= found["folds"]

@@ -94,6 +94,20 @@ def test_one_patient_has_no_interval_and_few_are_said_to_be_few():
     )
 
 
+def test_the_interval_holds_the_score_of_the_population():
+    """95 in 100, here of 60 cohorts; the calibration error, which resampling makes larger, gets none."""
+    population = {s.metric: s.value for s in scored(judged(40_000), "classification", CLASSES, draws=0)}
+    held = {}
+    for seed in range(60):
+        for s in scored(judged(100, 1, seed + 1), "classification", CLASSES, draws=100):
+            held.setdefault(s.metric, []).append(s.low <= population[s.metric] <= s.high)
+    assert (
+        min(sum(held[m]) for m in ("accuracy", "balanced_accuracy", "auroc", "kappa", "brier")) >= 50
+    )  # less: 1 in 1,000
+    ece = next(s for s in scored(judged(100), "classification", CLASSES) if s.metric == "ece")
+    assert math.isnan(ece.low) and "without interval" in ece.how
+
+
 def test_a_thousand_draws_of_the_papers_test_set_are_quick():
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 9, 7180)
