@@ -16,6 +16,7 @@ from histojax.features.read import read_features, read_header, read_tokens
 from histojax.report.token_colours import beside, mosaic, token_colours
 
 MOST_TILES = 2500  # of a region
+GLASS, LEAST_TISSUE = 225, 0.05  # mean of the darkest channel of a patch of background; share of a region
 AT_ONCE = 64  # tiles whose tokens are in memory
 
 
@@ -28,17 +29,19 @@ class TokenMap:
         image: (h, w, 3) uint8 of the same place, None where there is none.
         variance: (3,) share of the variance of red, green and blue.
         tiles: how many tiles were computed.
+        glass: whether background was left white.
     """
 
     colours: np.ndarray
     image: np.ndarray | None
     variance: np.ndarray
     tiles: int
+    glass: bool = False
 
     def words(self) -> str:
         """What the colours are."""
         shares = ", ".join(f"{share:.0%}" for share in self.variance)
-        return f"red, green, blue: components 1 to 3 ({shares} of the variance)"
+        return f"red, green, blue: components 1 to 3 ({shares} of the variance)" + "; white: background" * self.glass
 
 
 def map_image(image: np.ndarray, side: int, tokens: Callable[[np.ndarray], np.ndarray]) -> TokenMap:
@@ -69,8 +72,21 @@ def map_image(image: np.ndarray, side: int, tokens: Callable[[np.ndarray], np.nd
         for (row, column), found in zip(part, tokens(np.stack(tiles))):
             field[row : row + n, column : column + n] += weight * found.reshape(n, n, -1)
             total[row : row + n, column : column + n] += weight
-    colours, variance = token_colours(field / total)
-    return TokenMap(colours, image[: rows * patch, : columns * patch], variance, len(starts))
+    image = image[: rows * patch, : columns * patch]
+    tissue = _tissue(image, patch)
+    colours, variance = token_colours(field / total, tissue)
+    return TokenMap(colours, image, variance, len(starts), bool((~tissue).any()))
+
+
+def _tissue(image: np.ndarray, patch: int) -> np.ndarray:
+    """(rows, columns) bool: patches that are no background; all of them where hardly any is tissue.
+
+    Glass differs from tissue more than tissues from one another, and would take the first components.
+    """
+    rows, columns = image.shape[0] // patch, image.shape[1] // patch
+    darkest = image.min(2).reshape(rows, patch, columns, patch).mean((1, 3))
+    tissue = darkest < GLASS
+    return tissue if tissue.mean() >= LEAST_TISSUE else np.ones_like(tissue)
 
 
 def map_stored(tokens: np.ndarray, grid: tuple[int, int], coords: np.ndarray | None, footprint: float) -> TokenMap:

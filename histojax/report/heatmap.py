@@ -64,7 +64,7 @@ class Layer:
             return places, [f"{place:g}" for place in places], f"probability of {self.name}"
         if self.kind == "share":
             even = np.quantile(self.values, QUANTILES) * len(self.values)
-            return list(QUANTILES), [f"{value:.2g}" for value in even], f"{self.name}, 1: an even share (colour: rank)"
+            return list(QUANTILES), [f"{value:.3g}" for value in even], f"{self.name}, 1: an even share (colour: rank)"
         low, high = float(np.min(self.values)), float(np.max(self.values))
         return [0, 0.5, 1], [f"{value:.3g}" for value in (low, (low + high) / 2, high)], self.name
 

@@ -13,11 +13,16 @@ MOST = 100_000  # tokens that the components are computed from; all are coloured
 CUT = 0.01  # of the values at each end of a component that are shown as its ends
 
 
-def token_colours(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def token_colours(tokens: np.ndarray, shown: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """(..., 3) uint8 colours of tokens (..., D), and (3,) the shares of the variance that the components have.
 
-    The components are of all tokens together, so that a colour means the same everywhere.
+    The components are of all tokens together, so that a colour means the same everywhere; of those in `shown` (...)
+    bool if it is given, and the others are white.
     """
+    if shown is not None and not shown.all():
+        colours = np.full((*tokens.shape[:-1], 3), 255, np.uint8)
+        colours[shown], variance = token_colours(tokens[shown])
+        return colours, variance
     from sklearn.decomposition import PCA
 
     flat = np.asarray(tokens, np.float32).reshape(-1, tokens.shape[-1])

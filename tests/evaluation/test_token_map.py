@@ -30,6 +30,14 @@ def test_each_place_of_an_image_has_the_colour_of_what_is_there():
     assert "components 1 to 3" in found.words()
 
 
+def test_glass_is_left_white():
+    image = np.full((8, 16, 3), 250, np.uint8)
+    image[:, 8:] = np.random.default_rng(0).integers(0, 200, (8, 8, 3))
+    found = map_image(image, 8, mean_colour)
+    assert (found.colours[:, :4] == 255).all() and (found.colours[:, 4:] != 255).any()
+    assert "white: background" in found.words()
+
+
 def test_small_images_are_enlarged_and_large_ones_refused(monkeypatch):
     assert map_image(np.zeros((3, 5, 3), np.uint8), 8, mean_colour).colours.shape == (4, 6, 3)
     monkeypatch.setattr(token_map, "MOST_TILES", 3)

@@ -18,6 +18,17 @@ def test_three_kinds_of_tokens_have_three_colours():
     assert min(abs(means[i] - means[j]).max() for i, j in ((0, 1), (0, 2), (1, 2))) > 60
 
 
+def test_what_is_not_shown_is_white_and_has_no_say():
+    rng = np.random.default_rng(0)
+    tokens = rng.normal(size=(4, 4, 5))
+    shown = np.arange(16).reshape(4, 4) < 8
+    far = np.where(shown[..., None], tokens, 1e6)
+    colours, variance = token_colours(far, shown)
+    assert (colours[~shown] == 255).all()
+    np.testing.assert_array_equal(colours[shown], token_colours(tokens[shown])[0])
+    np.testing.assert_array_equal(variance, token_colours(tokens[shown])[1])
+
+
 def test_equal_and_few_tokens_are_no_error():
     assert (token_colours(np.ones((1, 2, 2, 4)))[0] <= 255).all()
     assert token_colours(np.ones((1, 1, 1, 2)))[0].shape == (1, 1, 1, 3)
