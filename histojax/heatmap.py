@@ -44,7 +44,7 @@ written for each slide:
 
 --tokens: the first three principal components of the patch tokens as red, green and blue, beside the image
   IMAGE                a tile (PNG, JPEG, TIFF ...), or with --region a part of a slide, level-0 pixels, at --target-mpp
-                       (default 0.5), in half overlapping tiles; background stays white. Or a feature file with patch tokens
+                       (default 0.5), in half overlapping tiles; background stays white. Or a file with patch tokens
 
 Attention tells which tiles a head read from, not why; scores of single tiles are outside of what it was trained on.
 

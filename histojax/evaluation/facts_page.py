@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from histojax.common.files import expanded
 from histojax.evaluation.leakage import Shared
 from histojax.evaluation.results_figures import metric_words
 from histojax.report.figures import Curve, lines_figure
@@ -36,12 +35,11 @@ def _sentences(value: Any) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(map(str, value or ()))
 
 
-def curves(facts: Mapping[str, Any]) -> Iterator[Part]:
-    """The training of the weights, if its folder is here, and the curves of `facts["curves"]`."""
-    run = facts.get("run")
-    if isinstance(run, str) and (expanded(run) / "curves.png").is_file():
-        data = (expanded(run) / "curves.png").read_bytes()
-        yield Picture(data, "curves of the training", f"The training of the weights: {Path(run).name}.", 1100)
+def curves(facts: Mapping[str, Any], run: Path | None) -> Iterator[Part]:
+    """The training of the weights, if the folder of its run is here, and the curves of `facts["curves"]`."""
+    if run is not None and (run / "curves.png").is_file():
+        data = (run / "curves.png").read_bytes()
+        yield Picture(data, "curves of the training", f"The training of the weights: {run.name}.", 1100)
     for title, lines in (facts.get("curves") or {}).items():
         drawn = [_curve(name, points, i) for i, (name, points) in enumerate(lines.items()) if points]
         if drawn:

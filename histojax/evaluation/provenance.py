@@ -13,7 +13,13 @@ from histojax.features.stored import Header
 from histojax.weights.licence import as_rows
 
 Step = tuple[str, dict[str, Any]]
-_SHOWN_OF_TILES = {"tile_px": "size, px", "mpp": "mpp", "read_from": "read from", "stain": "stain normalisation"}
+_SHOWN_OF_TILES = {
+    "tile_px": "size, px",
+    "mpp": "mpp",
+    "read_from": "read from",
+    "stain": "stain",
+    "slide_mpp": "slides, mpp",
+}
 _SHOWN_OF_WEIGHTS = {"encoder": "encoder", "weights": "file", "weights_sha256": "SHA-256"}
 _SHOWN_OF_FEATURES = {
     **{"producer": "made by", "pooling": "pooling", "compute_dtype": "arithmetic", "width": "numbers a tile"},
@@ -91,6 +97,25 @@ def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
 def _chosen(facts: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     found = {shown: facts[key] for key, shown in names.items() if facts.get(key) not in (None, "", [], ())}
     return {key: value[:16] + "…" if key in ("SHA-256", "preprocessing") else value for key, value in found.items()}
+
+
+def run_of(facts: Mapping[str, Any], name: str) -> Path | None:
+    """The folder of the training run that features called `name` are from, if the facts of results tell it.
+
+    They do by the key run, or by the command line of the evaluation; of several runs in it, by the name.
+    """
+    if isinstance(facts.get("run"), str):
+        return expanded(facts["run"])
+    words = [str(word).rpartition("=")[2] for word in facts.get("command") or ()]
+    paths = [expanded(word) for word in words if word]
+    found = {folder for path in paths for folder in (path, *path.parents[:2]) if _is_run(folder)}
+    if len(found) > 1:
+        found = {folder for folder in found if folder.name == name}
+    return found.pop() if len(found) == 1 else None
+
+
+def _is_run(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in ("config.json", "provenance.json"))
 
 
 def run_facts(folder: str | Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Shown is what the results hold; of their facts these keys have a place of their 
 notes        sentences, shown first
 leakage      of evaluation.leakage.Leaks.facts, or sentences
 features     of evaluation.provenance.features_facts, or {"train": ..., "test": ...}
-run          the folder of the training run that the weights are from
+run, command the folder of the training run that the weights are from, or the command line with it
 curves       {title: {name of a line: [[x, y], ...]}}: losses of heads ...
 few_shot     rows {"shots": 1, "mean": 0.7, ...}
 settings     of the evaluation; retrieval, robustness: names and numbers
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +72,7 @@ def _parts(results: Results) -> list[str]:
 
 
 def _sections(results: Results, pictures: Pictures | None) -> Iterator[Section]:
-    facts = results.facts
+    facts, run = results.facts, provenance.run_of(results.facts, results.name)
     yield Section("To know first", list(first_of_all(facts)))
     yield Section("Scores", list(_scores(results)))
     for part in _parts(results):
@@ -88,8 +88,8 @@ def _sections(results: Results, pictures: Pictures | None) -> Iterator[Section]:
     for key in OWN_SECTIONS:
         yield Section(words_of(key), list(told(facts.get(key))))
     yield from _of_pictures(results, pictures)
-    yield Section("Curves", list(curves(facts)))
-    yield Section("From slides to score", list(_provenance(results)))
+    yield Section("Curves", list(curves(facts, run)))
+    yield Section("From slides to score", list(_provenance(results, run)))
     rest = {key: value for key, value in facts.items() if key not in _PLACED}
     yield Section("Settings", [*told(facts.get("settings")), *told(rest)])
 
@@ -157,9 +157,8 @@ def _of_pictures(results: Results, pictures: Pictures | None) -> Iterator[Sectio
 # facts
 
 
-def _provenance(results: Results) -> Iterator[Part]:
-    run = results.facts.get("run")
-    known = provenance.run_facts(run) if isinstance(run, str) else run if isinstance(run, Mapping) else {}
+def _provenance(results: Results, run: Path | None) -> Iterator[Part]:
+    known = provenance.run_facts(run) if run is not None else {}
     metric = drawn.headline(results)
     found = {
         f"{score.evaluator}, {score.part}": f"{drawn.metric_words(metric)} {_value(score)}"

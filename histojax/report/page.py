@@ -137,8 +137,7 @@ ol.chain li { position: relative; flex: 1 1 235px; max-width: 520px; border: 1px
 ol.chain li:not(:last-child)::after { content: "\\2192"; position: absolute; right: -23px; top: 8px;
   color: var(--faint); }
 ol.chain b { display: block; margin-bottom: 2px; }
-ol.chain dl { grid-template-columns: 1fr; gap: 0; margin: 0; font-size: 13px; }
-ol.chain dd { margin: 0 0 4px; }
+ol.chain dl { grid-template-columns: auto minmax(0, 1fr); gap: 0 10px; margin: 0; font-size: 13px; }
 details { margin: 10px 0; }
 summary { cursor: pointer; color: var(--blue); }
 footer { margin-top: 40px; padding: 14px 24px 28px; color: var(--faint); font-size: 13px; }

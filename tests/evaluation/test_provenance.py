@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from histojax.evaluation.provenance import chain, features_facts, run_facts
+from histojax.evaluation.provenance import chain, features_facts, run_facts, run_of
 from histojax.features.stored import Geometry, Header, Origin
 from histojax.weights.licence import Link
 
@@ -49,3 +49,15 @@ def test_a_training_run_says_what_it_was(tmp_path):
     (tmp_path / "provenance.json").write_text(json.dumps({"starts": [{"start_time": "2026", "commit": None}]}))
     found = run_facts(tmp_path)
     assert found == {"folder": tmp_path.name, "name": "mine", "trained on": "stores/a", "started": "2026"}
+
+
+def test_the_run_is_found_by_the_command_line(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+        for file in ("config.json", "provenance.json"):
+            (tmp_path / name / file).write_text("{}")
+    a, b = str(tmp_path / "a" / "checkpoints"), f"mine={tmp_path / 'b'}"
+    assert run_of({"command": ["histojax", "--encoder", a]}, "x") == tmp_path / "a"
+    assert run_of({"command": ["--encoder", a, "--encoder", b]}, "b") == tmp_path / "b"
+    assert run_of({"command": ["--encoder", a, "--encoder", b]}, "c") is None and run_of({}, "c") is None
+    assert run_of({"run": "b"}, "c") == Path("b")
