@@ -50,7 +50,7 @@ def score(row: Row, benchmark: Benchmark, where: dict[str, str], out: Path, say:
     say(f"{row.name}: {own.cohort.summary()}")
     folds, notes = choose_folds(own.cohort, FOLDS, benchmark.seed)
     asked = SlideSettings(
-        (MODEL,), TrainSettings(epochs=benchmark.epochs, seed=benchmark.seed), benchmark.draws, row.name
+        (MODEL,), TrainSettings(epochs=benchmark.epochs, seed=benchmark.seed), benchmark.draws, row.title
     )
     facts = {"notes": notes, "leakage": leaks.facts(benchmark.allow_leaks)}
     return evaluate_slides(out / "folds" / row.folder, own, folds, asked, external, facts, _telling(row, say))
