@@ -137,8 +137,8 @@ def test_what_is_not_compared_is_listed_and_counted(tmp_path, capsys):
         ("mystery.npz", "1 arrays not compared: a"),
         ("slide.czi", "no comparison knows such a file"),
         ("notes.json", "nothing in it is known"),
-        ("keys/a_head", "not covered yet"),
-        ("mil_a.npz", "2 arrays not compared (an MIL head: not covered yet): bag1, logits_bag1"),
+        ("keys/a_head", "no model of bags"),
+        ("mil_a.npz", "2 arrays not compared (bags of a head without a weight file): bag1, logits_bag1"),
     ):
         assert any(all(word in line for word in words) for line in skips), words
     assert len(skips) == 10 == len(folder["left_out"]) and folder["arrays_not_compared"] == 8

@@ -15,7 +15,7 @@ from parity_cases.golden import File, Folder
 MODULES = {  # kind of file: modules that look into it
     "arrays": (
         "features", "positions", "operations", "passes", "trajectories", "batches", "pixel_operations", "draws",
-        "chain", "masks", "schedules", "extractors", "preprocessing", "real_tokens", "tile_filter", "stains",
+        "chain", "masks", "schedules", "extractors", "heads", "preprocessing", "real_tokens", "tile_filter", "stains",
     ),
     "tables": ("tables", "listings"),
     "weights": ("containers",),

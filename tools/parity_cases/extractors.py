@@ -16,7 +16,7 @@ import numpy as np
 from histojax.common.errors import UserError
 from parity_cases import networks
 from parity_cases.check import Check, compare, failed, skipped
-from parity_cases.containers import belongs, is_encoder, is_head, weights_for
+from parity_cases.containers import belongs, is_encoder, weights_for
 from parity_cases.golden import ArrayFile, Arrays, Folder, TableFile, WeightFile
 
 LABELS = {"ln_eps_x10": "LayerNorm epsilon x 10", "bn_eps_x100": "BatchNorm epsilon x 100", "gelu_tanh": "tanh GELU"}
@@ -25,15 +25,10 @@ NOISE = 1e-5  # our own rounding and the reference's, which a change this near t
 
 
 def cases(file: ArrayFile, folder: Folder) -> Iterator[tuple[str, Callable]]:
-    """An .npz with inputs `x` and `features` or `logits` is a case; one with bags of features is a head's."""
+    """An .npz with inputs `x` and `features` or `logits` is a case."""
     description = description_of(file, folder)
     if is_encoder(file):
         yield file.name, partial(_encoder, file, description, folder)
-    elif is_head(file):
-        reason = "an MIL head: not covered yet"
-        file.arrays.aside(file.names, reason)
-        if description:
-            description.used = True
 
 
 def description_of(file: ArrayFile, folder: Folder) -> TableFile | None:

@@ -9,6 +9,8 @@ from functools import cache, partial
 from typing import Any
 
 from histojax.common.errors import UserError
+from histojax.evaluation.mil.models import abstract as head_shapes
+from histojax.evaluation.mil.published import LAYOUTS, read_tree
 from histojax.models.network import abstract, family, parameter_count
 from histojax.weights.detect import the_layout
 from histojax.weights.families import title
@@ -68,7 +70,7 @@ def _listing(name: str, entry: dict) -> Iterator[Check]:
     """Every tensor has its place or is known to be unwanted, and the counts of parameters are the listing's."""
     shapes = {key: tuple(shape) for key, (shape, _) in entry["keys"].items()}
     if _is_head(shapes):
-        yield skipped(name, "an MIL head: not covered yet")
+        yield from _head(name, shapes, entry)
         return
     try:
         tensors = backbone_tensors({key: ghost(shape) for key, shape in shapes.items()})
@@ -86,6 +88,21 @@ def _listing(name: str, entry: dict) -> Iterator[Check]:
         known = min((entry["params"], *parts.values()), key=lambda count: abs(count - used))
         yield compare(name, f"{used:,} parameters used of {entry['params']:,}", used, known)
     yield from _network(name, layout, tensors, used)
+
+
+def _head(name: str, shapes: dict[str, tuple[int, ...]], entry: dict) -> Iterator[Check]:
+    """The model of bags with these names, all of these shapes, and as many parameters."""
+    if not any(layout.mark == key.removeprefix("model.") for layout in LAYOUTS for key in shapes):
+        yield skipped(name, "no model of bags of ours has such names")
+        return
+    try:
+        settings, _ = read_tree(name, {key: ghost(shape) for key, shape in shapes.items()}, dtype=None)
+    except UserError as error:
+        yield failed(name, str(error))
+        return
+    count = sum(math.prod(leaf.shape) for leaf in flatten(head_shapes(settings)[1]).values())
+    what = f"{len(shapes)} names as the model {settings.model}: {count:,} parameters"
+    yield compare(name, what, count, entry["params"])
 
 
 def _network(name: str, layout: Any, tensors: dict[str, Any], used: int) -> Iterator[Check]:

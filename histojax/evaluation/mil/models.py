@@ -14,11 +14,13 @@ from jax.typing import ArrayLike
 from histojax.evaluation.mil.attention import AttentionPooling, MeanPooling
 from histojax.evaluation.mil.settings import HeadSettings
 from histojax.evaluation.mil.transformer import Transformer
+from histojax.evaluation.mil.transmil import TransMil
 
 MODELS: dict[str, Callable[..., Any]] = {  # each has __call__(x, mask, key) and attention(x, mask)
     "transformer": Transformer,
     "attention": AttentionPooling,
     "gated_attention": AttentionPooling,
+    "transmil": TransMil,
     "mean": MeanPooling,
 }
 

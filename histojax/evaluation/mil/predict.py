@@ -30,6 +30,7 @@ def attention(head: Head, x: np.ndarray) -> np.ndarray:
     """
     x = checked(Bag("bag", lambda: x), x, head.settings.inputs)
     weights = np.asarray(forward(head.settings, "attention")(head.params, *padded(x)))[0].mean(axis=0)[: len(x)]
+    weights = np.maximum(weights, 0)  # TransMIL's pseudo-inverse lets some be below
     return weights / max(weights.sum(), np.finfo(np.float32).tiny)
 
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from histojax.common.errors import UserError
 from histojax.evaluation.mil.head import Head
+from histojax.evaluation.mil.models import abstract
 from histojax.evaluation.mil.settings import HeadSettings, Model
-from histojax.weights.mapping import TensorRule, to_tree
+from histojax.weights.mapping import Kind, TensorRule, to_tree
 from histojax.weights.tensors import TensorFile
 
+WEIGHT = "criterion.pos_weight"
 HEAD_SIZE = 64  # features a head of the published models
 
 
@@ -48,6 +52,29 @@ _ATTENTION = (
     *_linear("attention.linear2", "score2"),
     *_linear("head.2", "head"),
 )
+_NYSTROM = "layer{i}"
+_TAPS = Kind(lambda a: a[:, 0, :, 0].T, lambda a: a.T[:, None, :, None])  # (heads, 1, 33, 1) <-> (33, heads)
+_GRID = Kind(
+    lambda a: a[:, 0].transpose(1, 2, 0), lambda a: a.transpose(2, 0, 1)[:, None]
+)  # (D, 1, k, k) <-> (k, k, D)
+_TRANSMIL = (
+    *_linear("_fc1.0", "projection"),
+    TensorRule("cls_token", "cls"),
+    *_norm(f"{_NYSTROM}.norm", "layer{i}/norm"),
+    TensorRule(f"{_NYSTROM}.attn.to_qkv.weight", "layer{i}/qkv/kernel", "linear"),
+    *_linear(f"{_NYSTROM}.attn.to_out.0", "layer{i}/out"),
+    TensorRule(f"{_NYSTROM}.attn.res_conv.weight", "layer{i}/taps", _TAPS),
+    *(
+        rule
+        for name, side in (("proj", 7), ("proj1", 5), ("proj2", 3))
+        for rule in (
+            TensorRule(f"pos_layer.{name}.weight", f"grid/kernel{side}", _GRID),
+            TensorRule(f"pos_layer.{name}.bias", f"grid/bias{side}"),
+        )
+    ),
+    *_norm("norm", "norm"),
+    *_linear("_fc2", "head"),
+)
 
 
 class Layout(NamedTuple):
@@ -77,6 +104,17 @@ LAYOUTS = (
             "outputs": ("head.2.bias", 0),
         },
     ),
+    Layout(
+        "transmil",
+        "layer1.attn.res_conv.weight",
+        _TRANSMIL,
+        {
+            "inputs": ("_fc1.0.weight", 1),
+            "width": ("_fc1.0.weight", 0),
+            "heads": ("layer1.attn.res_conv.weight", 0),
+            "outputs": ("_fc2.bias", 0),
+        },
+    ),
 )
 
 
@@ -86,22 +124,8 @@ def read_published(file: TensorFile, heads: int = 0, pool: str = "") -> Head:
     Raises:
         UserError: no model of bags, one that is not known, or parameters that do not fit each other.
     """
-    tensors = {_short(name): tensor for name, tensor in file.tensors.items()}
-    layout = next((one for one in LAYOUTS if one.mark in tensors), None)
-    if layout is None:
-        known = ", ".join(one.model for one in LAYOUTS)
-        raise UserError(
-            f"{file.path}: holds no head (model of bags): it is neither one that histojax saved nor HistoBistro's "
-            f"{known}; its tensors are {', '.join(sorted(file.tensors)[:3])} ..."
-        )
-    settings = _settings(file, layout, tensors, heads, pool)
-    weight = tensors.pop("criterion.pos_weight", None)
-    tree, report = to_tree(tensors, layout.rules)
-    report.raise_if_bad(file=file.path)
-    if report.unused:
-        raise UserError(f"{file.path}: has tensors that {layout.model} does not know: {', '.join(report.unused[:4])}")
-    if "cls" in tree:
-        tree["cls"] = tree["cls"].reshape(-1)
+    settings, tree = read_tree(file.path, file.tensors, heads, pool)
+    weight = {_short(name): tensor for name, tensor in file.tensors.items()}.get(WEIGHT)
     facts: dict[str, Any] = {"source": f"{file.path.name}, written by HistoBistro"}
     if weight is not None:
         facts["positive_weight"] = float(weight.numpy().reshape(-1)[0])
@@ -109,23 +133,48 @@ def read_published(file: TensorFile, heads: int = 0, pool: str = "") -> Head:
     return Head(settings, "classification", tuple(names), tree, facts)
 
 
+def read_tree(
+    path: Any, tensors: Mapping[str, Any], heads: int = 0, pool: str = "", dtype: Any = np.float32
+) -> tuple[HeadSettings, dict[str, Any]]:
+    """(settings, parameter tree) of named tensors, which fit each other; UserError as `read_published`."""
+    tensors = {_short(name): tensor for name, tensor in tensors.items()}
+    layout = next((one for one in LAYOUTS if one.mark in tensors), None)
+    if layout is None:
+        known = ", ".join(one.model for one in LAYOUTS)
+        raise UserError(
+            f"{path}: holds no head (model of bags): it is neither one that histojax saved nor HistoBistro's "
+            f"{known}; its tensors are {', '.join(sorted(tensors)[:3])} ..."
+        )
+    settings = _settings(path, layout, tensors, heads, pool)
+    tree, report = to_tree(tensors, layout.rules, ignore=(WEIGHT,), dtype=dtype)
+    if "cls" in tree:
+        tree["cls"] = tree["cls"].reshape(-1)
+        report.shapes["cls"] = tree["cls"].shape
+    report.raise_if_bad(abstract(settings)[1], file=path)
+    if report.unused:
+        raise UserError(f"{path}: has tensors that {layout.model} does not know: {', '.join(report.unused[:4])}")
+    return settings, tree
+
+
 def _short(name: str) -> str:
     return name.removeprefix("state_dict/").removeprefix("model.")
 
 
-def _settings(file: TensorFile, layout: Layout, tensors: Mapping[str, Any], heads: int, pool: str) -> HeadSettings:
+def _settings(path: Any, layout: Layout, tensors: Mapping[str, Any], heads: int, pool: str) -> HeadSettings:
     """What the shapes say; how many heads share the width they do not."""
     try:
         found: dict[str, Any] = {name: tensors[of].shape[axis] for name, (of, axis) in layout.sizes.items()}
     except (KeyError, IndexError) as error:
-        raise UserError(f"{file.path}: {layout.model} without {error}; get the file again") from error
+        raise UserError(f"{path}: {layout.model} without {error}; get the file again") from error
     if layout.model == "transformer":
         if not heads and found["width"] % HEAD_SIZE:
             raise UserError(
-                f"{file.path}: {found['width']} features inside are no multiple of {HEAD_SIZE}, those of a published "
+                f"{path}: {found['width']} features inside are no multiple of {HEAD_SIZE}, those of a published "
                 "head; say how many heads there are"
             )
         found["heads"] = heads or found["width"] // HEAD_SIZE
         depths = {int(name.split(".")[2]) for name in tensors if name.startswith("transformer.layers.")}
         found |= {"depth": max(depths) + 1, "pool": pool or "cls"}
+    if layout.model == "transmil":
+        found["landmarks"] = found["width"] // 2  # as the published code has it
     return HeadSettings(model=layout.model, **found)

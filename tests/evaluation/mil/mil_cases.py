@@ -15,6 +15,7 @@ SMALL = {  # models as small as they go
     "transformer_mean": HeadSettings("transformer", 6, 3, width=8, heads=2, pool="mean"),
     "attention": HeadSettings("attention", 6, width=8, hidden=4),
     "gated_attention": HeadSettings("gated_attention", 6, 3, width=8, hidden=4),
+    "transmil": HeadSettings("transmil", 6, 3, width=8, heads=2, landmarks=4),
     "mean": HeadSettings("mean", 6),
 }
 

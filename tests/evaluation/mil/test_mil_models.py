@@ -62,7 +62,7 @@ def test_padding_changes_neither_logits_nor_gradients_nor_attention(name):
     assert not weights[..., 11:].any()
 
 
-@pytest.mark.parametrize("name", mil_cases.SMALL)
+@pytest.mark.parametrize("name", [name for name in mil_cases.SMALL if name != "transmil"])  # it has a grid
 def test_the_order_of_tiles_does_not_matter(name):
     head = mil_cases.head(name)
     x = np.random.default_rng(0).normal(size=(11, 6)).astype(np.float32)
