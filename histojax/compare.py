@@ -14,7 +14,7 @@ from histojax.common.files import expanded, make_folder
 HELP = """\
 histojax compare: which of several evaluated encoders is better, and whether that may be believed
 
-usage: histojax compare RUN RUN ... [--metric NAME ...] [--common] [--out DIR]
+usage: histojax compare RUN RUN ... [--metric NAME ...] [--evaluators] [--common] [--out DIR]
        (the same: python -m histojax compare, python -m histojax.compare)
 
 RUN is the --out of histojax evaluate, or a folder of several such folders. Compared are runs that judged the same
@@ -32,8 +32,10 @@ what is asked of every pair of runs
 Over several tables the mean ranks are told, with the distance that they resolve (Nemenyi; Demsar 2006).
 
 flags:
-  --metric NAME ...   the first is the one that is printed and ranked; default: auroc (two or more classes), r2,
-                      concordance. All scores of the runs are compared in the files
+  --metric NAME ...   the metrics to compare; the first is the one that is printed and ranked. Default: all, first
+                      auroc (two classes), balanced_accuracy (more), r2, concordance
+  --evaluators        compare the evaluators of each run with each other (is the transformer better than the mean?);
+                      one run is enough then
   --common            leave out units that a run lacks, and say how many
   --level X           of intervals and verdicts (default 0.95)
   --draws N           of the bootstrap (default 1000)
@@ -48,6 +50,7 @@ examples:
   histojax evaluate patch --train nct_a.h5 --test crc_a.h5 --out results/a
   histojax evaluate patch --train nct_b.h5 --test crc_b.h5 --out results/b
   histojax compare results/a results/b
+  histojax compare results/a --evaluators
   histojax compare results --metric balanced_accuracy --out results/comparison
 
 exit codes:
@@ -69,11 +72,12 @@ def _main(argv: Sequence[str]) -> int:
     values = _parse(argv)
     from histojax.evaluation.comparison import compare
     from histojax.evaluation.comparison_files import told, write_comparison
-    from histojax.evaluation.pairing import named_runs
+    from histojax.evaluation.pairing import named_runs, of_evaluators
     from histojax.evaluation.results import read_results
 
     folders = _folders(values.runs)
     runs = named_runs([read_results(folder) for folder in folders], [str(folder) for folder in folders])
+    runs = of_evaluators(runs) if values.evaluators else runs
     found = compare(runs, values.metric, values.common, values.draws, values.seed, values.level)
     print("\n".join(told(found)))
     out = expanded(values.out)
@@ -88,6 +92,7 @@ def _parse(argv: Sequence[str]) -> Any:
     parser.add_argument("runs", nargs="*")
     parser.add_argument("--metric", nargs="+", default=[])
     parser.add_argument("--common", action="store_true")
+    parser.add_argument("--evaluators", action="store_true")
     parser.add_argument("--level", type=float, default=0.95)
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from histojax.compare import main
-from histojax.evaluation.results import Predictions, Results, write_results
+from histojax.evaluation.results import Predictions, Results, read_results, write_results
 
 
 def write_run(folder, name, skill, units=90, folds=0, target="label"):
@@ -30,7 +31,7 @@ def test_from_folders_to_tables(tmp_path, capsys):
         write_run(tmp_path / "runs" / name, name, skill)
     assert main([str(tmp_path / "runs"), "--draws", "100", "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
-    assert "patch, label (3 classes): knn, test, auroc (90 units)" in printed
+    assert "patch, label (3 classes): knn, test, balanced_accuracy (90 units)" in printed
     assert "good is better" in printed and "no difference can be claimed" in printed
     with open(tmp_path / "out" / "comparison.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -47,6 +48,18 @@ def test_folds_and_a_chosen_metric(tmp_path, capsys):
     assert main([*folders, "--metric", "balanced_accuracy", "--draws", "100", "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     assert "balanced_accuracy (5 folds, 150 units)" in printed and "folds p" in printed and "sd 0." in printed
+
+
+def test_evaluators_of_one_run(tmp_path, capsys):
+    for name, skill in (("good", 2.5), ("bad", 0.1)):
+        write_run(tmp_path / name, name, skill)
+    good, bad = (read_results(tmp_path / name) for name in ("good", "bad"))
+    mean = replace(bad.predictions[0], evaluator="mean")
+    (tmp_path / "both").mkdir()
+    write_results(tmp_path / "both", replace(good, name="vit", predictions=(*good.predictions, mean)))
+    assert main([str(tmp_path / "both"), "--evaluators", "--draws", "100", "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "vit, test, balanced_accuracy" in printed and "knn - mean: +0." in printed and "knn is better" in printed
 
 
 @pytest.mark.parametrize(

@@ -31,11 +31,8 @@ from histojax.evaluation.pairing import Key, Run, aligned, by_task
 from histojax.evaluation.results import Predictions, Results, Score
 
 LOWER = ("ece", "brier", "log_loss", "mae")  # metrics that are better when smaller
-MAIN = {  # the metric of the verdict: the first of a task that every run has
-    "classification": ("auroc", "balanced_accuracy"),
-    "regression": ("r2",),
-    "survival": ("concordance",),
-}
+MAIN = {"regression": ("r2",), "survival": ("concordance",)}  # the metric of the verdict: the first that every run has
+OF_TWO, OF_MORE = ("auroc", "balanced_accuracy"), ("balanced_accuracy",)  # the same of classes, as the paper's tables
 ALPHA = 1 - LEVEL
 VALIDATION = 0.25  # of the patients that a fold does not test, by the paper's scheme: they train nothing
 
@@ -161,8 +158,9 @@ def _tables(
         return [], [*notes, f"{key[0]}, {key[1]}: a fold without units that all judged: not compared"]
     heard = [_hear(folds, names, results, draws, seed, level) for folds in each]
     shared = [m for m in heard[0].scores if all(math.isfinite(_value(one, m)) for one in heard)]
-    notes += [f"{key[0]}, {key[1]}: {m} is not defined for every run" for m in heard[0].scores if m not in shared]
-    main = next((metric for metric in (*metrics, *MAIN[results.task]) if metric in shared), "")
+    lost = [metric for one in heard for metric in one.scores if metric not in shared]
+    notes += [f"{key[0]}, {key[1]}: not every run has {', '.join(dict.fromkeys(lost))}"] if lost else []
+    main = next((metric for metric in (*metrics, *_main_metrics(results)) if metric in shared), "")
     count, run_names = len(np.unique(np.concatenate(names))), tuple(run.name for run in task)
     tables = []
     for metric in shared if not metrics else [metric for metric in metrics if metric in shared]:
@@ -177,6 +175,12 @@ def _tables(
             Table(_name(task[0]), *key, metric, metric == main, run_names, scores, pairs, count, grouped, len(names))
         )
     return tables, notes
+
+
+def _main_metrics(results: Results) -> tuple[str, ...]:
+    if results.task == "classification":
+        return OF_TWO if len(results.classes) == 2 else OF_MORE
+    return MAIN[results.task]
 
 
 def _hear(

@@ -22,7 +22,7 @@ READING = (
     "Differences are a - b with {:g} % intervals over test patients; p Holm is the larger p of patients and folds, "
     "corrected for all pairs of its table."
 )
-MOST_PANELS = 12
+MOST_PANELS, MOST_PAIRS = 12, 10  # that are drawn, and printed of a table
 
 
 def told(found: Comparison) -> list[str]:
@@ -30,7 +30,10 @@ def told(found: Comparison) -> list[str]:
     lines = []
     for table in found.tables:
         if table.main:
-            lines += [_title(table), *_score_lines(table), *(f"    {_pair_words(pair)}" for pair in table.pairs), ""]
+            pairs = sorted(table.pairs, key=lambda pair: pair.adjusted)
+            lines += [_title(table), *_score_lines(table), *(f"    {_pair_words(pair)}" for pair in pairs[:MOST_PAIRS])]
+            lines += [f"    and {len(pairs) - MOST_PAIRS} pairs more in {CSV}"] if len(pairs) > MOST_PAIRS else []
+            lines += [""]
     lines += [_rank_words(found.ranked, found.ranks)] if found.ranks else []
     return lines + [f"note: {note}" for note in found.notes]
 

@@ -46,9 +46,21 @@ def named_runs(results: Sequence[Results], where: Sequence[str] = ()) -> list[Ru
     return runs
 
 
+def of_evaluators(runs: Sequence[Run]) -> list[Run]:
+    """A run an evaluator, so that the evaluators of a run are compared with each other on its features."""
+    found = []
+    for run in runs:
+        for name in dict.fromkeys(one.evaluator for one in run.results.predictions):
+            said = tuple(replace(p, evaluator=run.name) for p in run.results.predictions if p.evaluator == name)
+            found.append(Run(name, replace(run.results, predictions=said), f"{name} of {run.where or run.name}"))
+    return found
+
+
 def by_task(runs: Sequence[Run], common: bool = False) -> list[list[Run]]:
     """Runs that may be paired, a list a task, in order; raises UserError for a run that none can be paired with."""
     tasks: list[list[Run]] = []
+    if len(runs) == 1:
+        raise UserError("one run alone: give two or more, each the --out of histojax evaluate")
     for run in runs:
         home = next((task for task in tasks if not _difference(task[0], run, common)), None)
         if home is None:
@@ -58,8 +70,6 @@ def by_task(runs: Sequence[Run], common: bool = False) -> list[list[Run]]:
     for task in tasks:
         if len(task) == 1:
             others = [run for run in runs if run is not task[0]]
-            if not others:
-                raise UserError("one run alone: give two or more, each the --out of histojax evaluate")
             nearest = next((run for run in others if _task(run) == _task(task[0])), others[0])
             raise UserError(
                 f"{task[0].where or task[0].name} cannot be paired with {nearest.where or nearest.name}: "
