@@ -304,7 +304,7 @@ class _Telling:
         if what != self.what:
             self.progress.note(what)
             self.what = what
-        self.progress.update(done, values=values or None)
+        self.progress.update(done, values=values)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -248,7 +249,7 @@ def _assembled(
     several = sum(len(bags) > 1 for bags in owned.values())
     if several:
         notes.append(f"{several} of {len(owned)} patients have several slides: {CHOICES[choice]}")
-    centres = [clinical.centres.get(patient, "") for patient in patients]
+    centres = [clinical.centres.get(patient, "") or _tissue_source_site(patient) for patient in patients]
     return Cohort(
         question,
         clinical.classes,
@@ -263,6 +264,12 @@ def _assembled(
         tuple(left_out),
         tuple(notes),
     )
+
+
+def _tissue_source_site(patient: str) -> str:
+    """The hospital in a TCGA barcode; "" for other names."""
+    found = re.fullmatch(r"TCGA-([A-Z0-9]{2})-[A-Z0-9]{4}", patient.upper())
+    return f"TCGA site {found[1]}" if found else ""
 
 
 def _joined(name: str, bags: Sequence[BagFile]) -> Bag:

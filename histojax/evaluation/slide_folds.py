@@ -125,11 +125,15 @@ class FoldRun:
     def _fit(self, progress: Tell | None) -> Head:
         cohort = self.own.cohort
         settings = HeadSettings(self.model, inputs=self.own.means.shape[1])  # type: ignore[arg-type]
-        facts = {**self.facts, "fold": self.number}
+        facts: dict[str, Any] = {**self.facts, "fold": self.number}
+        targets, back = cohort.targets, (0.0, 1.0)
+        if cohort.question.task == "regression":
+            targets, back = standardised(targets, self.rows("train"))
+            facts["target_mean"], facts["target_deviation"] = back
         try:
             head = fit_head(
                 self.own.bags(self.model),
-                cohort.targets,
+                targets,
                 self.rows("train"),
                 self.rows("validation"),
                 cohort.question.task,
@@ -141,6 +145,7 @@ class FoldRun:
             )
         except UserError as error:
             raise UserError(f"fold {self.number}, {self.model}: {error}") from error
+        head = in_units(head, *back)
         save_head(self.head_path, head)
         return head
 
@@ -148,6 +153,26 @@ class FoldRun:
         bags = judge.bags(self.model)
         logits = predict(head, [bags[i] for i in rows])
         return predictions_of(judge.cohort.take(rows), logits, head.task, self.model, part, self.number)
+
+
+def standardised(targets: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
+    """(targets with mean 0 and deviation 1 in the training part, (mean, deviation) of it).
+
+    The published learning rate is made for losses of about 1; ages in years would never be reached.
+    """
+    mean, deviation = float(targets[train].mean()), float(targets[train].std())
+    deviation = deviation or 1.0
+    return (targets - mean) / deviation, (mean, deviation)
+
+
+def in_units(head: Head, mean: float, deviation: float) -> Head:
+    """A head of standardised targets as one of the targets themselves: its last layer is linear."""
+    if (mean, deviation) == (0.0, 1.0):
+        return head
+    last = head.params["head"]
+    kernel, bias = np.asarray(last["kernel"]) * deviation, np.asarray(last["bias"]) * deviation + mean
+    params = {**head.params, "head": {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}}
+    return replace(head, params=params)
 
 
 def told_of_head(head: Head) -> dict[str, Any]:
@@ -208,7 +233,8 @@ def histories(facts: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, dic
     curves: dict[str, dict[str, list[list[float]]]] = {}
     for model, folds in facts.items():
         for number, told in enumerate(folds):
-            points = [[row["step"], row["validation_loss"]] for row in told.get("history", [])]
+            looks = [row for row in told.get("history", []) if "validation_loss" in row]
+            points = [[row["step"], row["validation_loss"]] for row in looks]
             if points:
                 curves.setdefault(f"{model}: validation loss", {})[f"fold {number}"] = points
     return curves

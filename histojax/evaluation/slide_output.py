@@ -36,6 +36,9 @@ def print_slides(results: Results) -> None:
     """Prints the scores as a table, and every note."""
     print(f"\n{results.name}: {results.target}")
     print("\n".join(in_lines(results, SHOWN)))
+    found = {k: v for k, v in results.facts.get("robustness", {}).items() if isinstance(v, int | float)}
+    if found:
+        print("centres: " + ", ".join(f"{k.replace('_', ' ')} {v:.3g}" for k, v in found.items()))
     for note in results.facts.get("notes", []):
         print(f"note: {note}")
 

@@ -176,12 +176,18 @@ def results_of(
 
 
 def _of_centres(own: Judge) -> dict[str, Any]:
-    """{"robustness": what centres do to the mean tiles}, where two or more centres are known; else {}."""
+    """{"robustness": what centres do to the mean tiles}, where two or more centres are known; else {}.
+
+    After hours of training nothing that only stands beside the scores may stop: why it cannot be judged is a note.
+    """
     cohort = own.cohort
     if cohort.question.task != "classification" or cohort.centres is None or len(set(cohort.centres) - {""}) < 2:
         return {}
     k = max(min(NEIGHBOURS, len(cohort.units) // 10), 1)
-    return {"robustness": robustness(own.means, cohort.targets, cohort.centres, cohort.patients, k)}
+    try:
+        return {"robustness": robustness(own.means, cohort.targets, cohort.centres, cohort.patients, k)}
+    except UserError as error:
+        return {"robustness": {"notes": [str(error)]}}
 
 
 def encoder_name(headers: Sequence[Header]) -> str:

@@ -13,9 +13,10 @@ from tiny_cohort import write_cohort
 from histojax.common.errors import UserError
 from histojax.evaluation.cohort import read_cohort, read_means
 from histojax.evaluation.cohort_tables import Question
+from histojax.evaluation.folds import Fold
 from histojax.evaluation.mil.settings import TrainSettings
 from histojax.evaluation.results import Predictions
-from histojax.evaluation.slide_folds import FoldRun, Judge, by_patient
+from histojax.evaluation.slide_folds import FoldRun, Judge, by_patient, standardised
 from histojax.evaluation.slide_protocol import SlideSettings, at_half, choose_folds, evaluate_slides, results_of
 
 STATUS = Question("status", classes=("nonMSIH", "MSIH"))
@@ -118,6 +119,24 @@ def test_numbers_and_survival(tmp_path, question, metric):
     assert math.isfinite(found.score("mean", metric).value)
     events = found.predictions[0].events
     assert (events is None) == (question.task == "regression")
+
+
+def test_trained_heads_answer_in_the_units_of_the_table(tmp_path):
+    own = judge(write_cohort(tmp_path, 12), Question("age", "regression"))
+    settings = SlideSettings(("attention",), TrainSettings(epochs=1), draws=0)
+    found = run(tmp_path / "out", own, settings, "2")
+    assert all((one.predicted > 35).all() and (one.predicted < 60).all() for one in found.predictions)
+    targets, (mean, deviation) = standardised(np.array([1.0, 3, 100]), np.array([0, 1]))
+    assert targets.tolist() == [-1, 1, 98] and (mean, deviation) == (2, 1)
+
+
+def test_a_validation_part_of_one_class_has_no_auroc(tmp_path, own):
+    names = own.cohort.patients.tolist()
+    fold = Fold(tuple(names[:10]), ("P10", "P12"), tuple(names[13:]))
+    settings = SlideSettings(("attention",), TrainSettings(epochs=1, keep="auroc"), draws=0)
+    found = evaluate_slides(tmp_path, own, [fold], settings)
+    assert len(found.facts["curves"]["attention: validation loss"]["fold 0"]) == 1
+    assert 0 <= found.facts["robustness"]["centre_accuracy"] <= 1
 
 
 def test_scores_at_half_are_those_of_scikit_learn():

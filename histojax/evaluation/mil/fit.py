@@ -93,7 +93,7 @@ class _Training:
             if number % every == 0:
                 row = {"step": number, "train_loss": float(np.mean([np.asarray(one) for one in losses]))}
                 row |= self._look(params, weight)
-                history.append(row)
+                history.append({key: v for key, v in row.items() if math.isfinite(v)})  # no AUROC of one class
                 losses = []
                 value = self._value(row)
                 if value < best_value or not best_step:
