@@ -95,14 +95,17 @@ def _benchmark(benchmark: Benchmark, values: Any) -> int:
     if values.dry_run:
         return 0 if plan.whole else HOLES
     from histojax.evaluation.paper.run import run, summary
+    from histojax.evaluation.paper.tables import hole_lines
 
     out = expanded(values.out or f"benchmarks/{benchmark.name}")
     print(file=sys.stderr)
     outcome = run(benchmark, plan, out, _scorer(benchmark), lambda text: print(text, file=sys.stderr))
     print(f"\n{summary(outcome)}")
-    for (row, why), columns in outcome.holes.items():
-        print(f"hole: {row} ({', '.join(columns)}): {why}")
-    print(f"{out / 'benchmark.md'}; which differences are real: histojax compare {out / 'results'}/*")
+    for line in hole_lines(outcome.tables):
+        print(f"hole: {line}")
+    several = len(list(out.glob("results/*/results.json"))) > 1
+    advice = f"; which differences are real: histojax compare {out / 'results'}/*" if several else ""
+    print(f"{out / 'benchmark.md'}{advice}")
     return HOLES if outcome.holes else 0
 
 

@@ -204,3 +204,11 @@ def holes(tables: Sequence[Table]) -> dict[tuple[str, str], list[str]]:
             if cell.verdict == HOLE:
                 found.setdefault((cell.row, cell.why), []).append(cell.column)
     return found
+
+
+def hole_lines(tables: Sequence[Table]) -> list[str]:
+    """The holes in words, rows that lack the same for the same reason on one line."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for (row, why), columns in holes(tables).items():
+        alike.setdefault((why, ", ".join(columns)), []).append(row)
+    return [f"{', '.join(rows)} ({columns}): {why}" for (why, columns), rows in alike.items()]

@@ -9,7 +9,7 @@ from pathlib import Path
 from histojax.common.files import replacing, write_atomic
 from histojax.common.tables import write_table
 from histojax.evaluation.paper.cells import ABOVE, AGREES, BELOW, HOLE, NO_NUMBER, NOT_COMPARED, Cell
-from histojax.evaluation.paper.tables import Table, holes
+from histojax.evaluation.paper.tables import Table, hole_lines
 from histojax.report.paper_tables import draw_table, markdown_table
 
 TINTS = {AGREES: "#D5EFD9", ABOVE: "#D6E4F7", BELOW: "#F8D9D2", HOLE: "#EEEEEE", NOT_COMPARED: "", NO_NUMBER: ""}
@@ -43,11 +43,8 @@ def markdown(table: Table) -> str:
     heads = [titles[0], *(t for column in table.columns for t in (f"{column}, published", "ours", "verdict"))]
     parts = [f"## {table.title}\n", markdown_table(heads, verdicts)]
     parts += ["\n".join(f"- {note}" for note in table.notes) + "\n"] if table.notes else []
-    if lacking := holes([table]):
-        parts += [
-            "Holes:\n",
-            "\n".join(f"- {row} ({', '.join(cs)}): {why}" for (row, why), cs in lacking.items()) + "\n",
-        ]
+    if lacking := hole_lines([table]):
+        parts += ["Holes:\n", "\n".join(f"- {line}" for line in lacking) + "\n"]
     return "\n".join(parts)
 
 
