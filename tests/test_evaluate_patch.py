@@ -39,7 +39,9 @@ def test_feature_files_give_results_scores_and_a_report(capsys, tmp_path, sets):
     out = tmp_path / "out"
     code, printed, err = run(capsys, "--train", sets[0], "--test", sets[1], "--out", out, "--name", "mine", *QUICK)
     assert code == 0, err
-    assert {p.name for p in out.iterdir()} == {*("results.json", "predictions.csv", "scores.csv", "report.html")}
+    assert {p.name for p in out.iterdir()} == {
+        *("results.json", "predictions.csv", "scores.csv", "few_shot.csv", "report.html")
+    }
     assert read_results(out).score("knn", "accuracy").value > 0.9 and "knn on test" in printed
     code, _, err = run(capsys, "--train", sets[1], "--test", sets[0], "--out", out, *QUICK)
     assert code == 2 and "results of another evaluation" in err

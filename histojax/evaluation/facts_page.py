@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from histojax.evaluation.leakage import Shared
 from histojax.evaluation.results_figures import metric_words
 from histojax.report.figures import Curve, lines_figure
 from histojax.report.page import Facts, Folded, Part, Picture, Table, Text
@@ -21,10 +20,11 @@ def first_of_all(facts: Mapping[str, Any]) -> Iterator[Part]:
     """Leaks, which stand out if there are any, and notes."""
     leakage = facts.get("leakage")
     if isinstance(leakage, Mapping):
-        shared = [Shared(**(row | {"names": tuple(row["names"])})).sentence() for row in leakage.get("shared", [])]
-        if shared:
-            yield Text((*shared, "These leaks were allowed: scores are too good to be believed."), "warning")
-        yield Text((*([] if shared else [NO_LEAK]), *_sentences(leakage.get("unchecked"))), "box")
+        sentences, count = _sentences(leakage.get("sentences")), len(leakage.get("shared", ()))
+        if count:  # those on what is shared come first
+            yield Text((*sentences[:count], "These leaks were allowed: scores are too good to be believed."), "warning")
+        if not count or sentences[count:]:
+            yield Text((*(() if count else (NO_LEAK,)), *sentences[count:]), "box")
     elif sentences := _sentences(leakage):
         yield Text(sentences, "box")
     if notes := _sentences(facts.get("notes")):

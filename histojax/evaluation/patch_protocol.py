@@ -15,7 +15,7 @@ import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
 from histojax.common.errors import UserError
-from histojax.evaluation import intervals, logistic
+from histojax.evaluation import intervals, logistic, prototypes, retrieval
 from histojax.evaluation.knn import centre_l2, l2_normalise, nearest
 from histojax.evaluation.leakage import Cases
 from histojax.evaluation.patch_input import PatchSet, encoder_name, of_one_mind
@@ -83,6 +83,8 @@ def evaluate_patch(
         train.features, train.labels, len(train.classes), settings.c, iterations=settings.iterations
     )
     found.append(_said("logistic", test, fitted.probabilities(test.features)))
+    simple = prototypes.simpleshot(train.features, train.labels, test.features, len(train.classes))
+    found.append(dataclasses.replace(_said("simpleshot", test, simple), probabilities=None))
     say("intervals")
     scores = [
         s
@@ -90,6 +92,19 @@ def evaluate_patch(
         for s in intervals.scored(one, "classification", train.classes, settings.draws, settings.seed)
     ]
     facts = _facts(train, test, settings, fitted)
+    facts["retrieval"] = retrieval.retrieve(train.features, train.labels, test.features, test.labels)
+    if settings.shots:
+        say("few-shot")
+        facts["few_shot"] = prototypes.few_shot(
+            train.features,
+            train.labels,
+            test.features,
+            test.labels,
+            settings.shots,
+            settings.few_draws,
+            settings.seed,
+            train.groups,
+        )
     if test.centres is not None and len(set(test.centres) - {""}) > 1:
         facts["robustness"] = robustness(test.features, test.labels, test.centres, test.groups)
     name = name or encoder_name(train)

@@ -124,7 +124,7 @@ def write_results(folder: str | os.PathLike, results: Results) -> None:
         "format": FORMAT,
         **{key: getattr(results, key) for key in ("name", "protocol", "task", "target", "classes")},
         "scores": [_told(score) for score in results.scores],
-        "facts": results.facts,
+        "facts": _plain(results.facts),
     }
     write_atomic(folder / RESULTS, json.dumps(told, indent=1, allow_nan=False) + "\n")
 
@@ -147,6 +147,19 @@ def read_results(folder: str | os.PathLike) -> Results:
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise UserError(f"{folder}: damaged ({error!r}); run histojax evaluate again") from error
     return Results(**fields, classes=classes, predictions=parts, scores=scores)
+
+
+def _plain(value: Any) -> Any:
+    """The same as JSON has it: numbers of numpy become Python's, those that are not finite None, paths text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value) if isinstance(value, os.PathLike) else value
 
 
 def _told(score: Score) -> dict[str, Any]:

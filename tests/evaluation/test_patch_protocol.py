@@ -32,14 +32,14 @@ def test_scores_are_those_of_scikit_learn_and_survive_the_folder(tmp_path):
     settings = dataclasses.replace(QUICK, distances=("raw", "centred", "cosine"))
     judged = evaluate_patch(train, test, settings, "mine", say=lambda text: None)
     names = {one.evaluator for one in judged.results.predictions}
-    assert names == {"knn", "knn_centred", "knn_cosine", "logistic"}
+    assert names == {"knn", "knn_centred", "knn_cosine", "logistic", "simpleshot"}
     reference = KNeighborsClassifier(5).fit(train.features, train.labels)
     knn = next(one for one in judged.results.predictions if one.evaluator == "knn")
     np.testing.assert_allclose(knn.probabilities, reference.predict_proba(test.features), atol=1e-12)
     score = judged.results.score("knn", "balanced_accuracy")
     assert score.value == pytest.approx(balanced_accuracy_score(test.labels, reference.predict(test.features)))
     assert score.low < score.value < score.high and "10 groups of 60" in score.how
-    assert set(judged.results.facts) >= {"robustness", "train", "test", "logistic", "features"}
+    assert set(judged.results.facts) >= {"retrieval", "few_shot", "robustness", "train", "test", "logistic", "features"}
     write_results(tmp_path, judged.results)
     assert read_results(tmp_path).score("logistic", "auroc").value == judged.results.score("logistic", "auroc").value
 

@@ -48,3 +48,9 @@ def test_a_damaged_folder_is_named(tmp_path, damage):
     (tmp_path / "results.json").write_text(damage)
     with pytest.raises(UserError, match=str(tmp_path)):
         read_results(tmp_path)
+
+
+def test_facts_become_json(tmp_path):
+    facts = {"a": np.float32(0.5), "b": [math.nan, np.int64(3)], "c": (np.array([1, 2]), tmp_path), "d": True}
+    write_results(tmp_path, Results("m", "patch", "classification", "label", ("a",), (), (), facts))
+    assert read_results(tmp_path).facts == {"a": 0.5, "b": [None, 3], "c": [[1, 2], str(tmp_path)], "d": True}

@@ -36,8 +36,8 @@ def results(**changed) -> Results:
     facts = {
         "notes": ["tiles are drawn"],
         "leakage": {
-            "shared": [{"kind": "slide", "part": "training", "other": "test", "count": 2, "names": ["a", "b"]}],
-            "unchecked": ["patients are not known"],
+            "sentences": ["test shares 2 slides with training (a, b)", "patients are not known"],
+            "shared": [{"kind": "slide", "part": "training", "other": "test", "count": 2}],
         },
         "features": {"encoder": "dinov2_vits14", "tile_px": 224, "licences": [{"what": "x", "licence": "Apache-2.0"}]},
         "few_shot": [{"shots": 1, "mean": 0.5}, {"shots": 2, "mean": 0.6}],
