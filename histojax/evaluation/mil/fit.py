@@ -24,6 +24,7 @@ from histojax.evaluation.mil.tasks import TASKS, Task, outputs, probabilities
 
 Tell = Callable[[int, int, Mapping[str, float]], None]  # steps done, of how many, values to show
 Tree = Any
+AHEAD = 3  # steps that may wait for a device, each with its bag
 
 
 def fit_head(
@@ -90,6 +91,7 @@ class _Training:
         losses: list[Any] = []
         for number, (params, loss) in enumerate(self._steps(best, weight), 1):
             losses.append(loss)
+            jax.block_until_ready(losses[-AHEAD:][0])
             if number % every == 0:
                 row = {"step": number, "train_loss": float(np.mean([np.asarray(one) for one in losses]))}
                 row |= self._look(params, weight)

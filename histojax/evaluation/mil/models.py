@@ -34,13 +34,17 @@ def abstract(settings: HeadSettings) -> tuple[Any, dict[str, Any]]:
 
 def draw_params(settings: HeadSettings, seed: int) -> dict[str, Any]:
     """The parameter tree that training starts from: torch's default initialisation, our own numbers."""
+    return _maker(settings)(np.uint32(seed))
 
+
+@functools.lru_cache(maxsize=64)
+def _maker(settings: HeadSettings) -> Callable[[ArrayLike], dict[str, Any]]:
     @jax.jit
-    def make(seed: jax.Array) -> Any:
+    def make(seed: ArrayLike) -> Any:
         model = MODELS[settings.model](settings, rngs=nnx.Rngs(jax.random.key(seed)))
         return nnx.to_pure_dict(nnx.split(model)[1])
 
-    return make(np.uint32(seed))
+    return make
 
 
 def bind(settings: HeadSettings, params: Any) -> Any:
