@@ -96,7 +96,7 @@ def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def _chosen(facts: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     found = {shown: facts[key] for key, shown in names.items() if facts.get(key) not in (None, "", [], ())}
-    return {key: value[:16] + "…" if key in ("SHA-256", "preprocessing") else value for key, value in found.items()}
+    return {key: value[:12] + "…" if key in ("SHA-256", "preprocessing") else value for key, value in found.items()}
 
 
 def run_of(facts: Mapping[str, Any], name: str) -> Path | None:
@@ -136,6 +136,11 @@ def run_facts(folder: str | Path) -> dict[str, Any]:
         "histojax": starts[-1].get("versions", {}).get("histojax"),
     }
     return {key: value for key, value in facts.items() if value not in (None, "")} if config or card else {}
+
+
+def run_config(folder: Path) -> dict[str, Any]:
+    """The configuration of a training run, {} if it is not there."""
+    return _json(folder / "config.json").get("config", {})
 
 
 def _sources(card: Mapping[str, Any]) -> Iterator[str]:

@@ -22,6 +22,7 @@ _HEADLINES = {
 }
 _WORDS = {"auroc": "AUROC", "ece": "expected calibration error", "brier": "Brier score", "mae": "mean absolute error"}
 _WORDS |= {"r2": "R²", "macro_f1": "macro F1", "weighted_f1": "weighted F1", "kappa": "Cohen's kappa"}
+_WORDS |= {"positive_f1": "F1 of the positive class"}
 
 By = dict[tuple[str, str], list[Predictions]]  # (part, evaluator) -> its folds
 

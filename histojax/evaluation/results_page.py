@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -91,6 +92,8 @@ def _sections(results: Results, pictures: Pictures | None) -> Iterator[Section]:
     yield Section("Curves", list(curves(facts, run)))
     yield Section("From slides to score", list(_provenance(results, run)))
     rest = {key: value for key, value in facts.items() if key not in _PLACED}
+    if isinstance(rest.get("command"), list):
+        rest["command"] = shlex.join(map(str, rest["command"]))
     yield Section("Settings", [*told(facts.get("settings")), *told(rest)])
 
 
@@ -125,8 +128,18 @@ def _score_table(scores: Sequence[Score]) -> Table:
             best = np.nanmin(values) if metric in drawn.SMALLER_IS_BETTER else np.nanmax(values)
             bold |= {(i, j + 1) for j, value in enumerate(values) if value == best}
         rows.append((drawn.metric_words(metric), *(_value(one) if one else "–" for one in found)))
-    how = dict.fromkeys(one.how for one in scores if one.how)
-    return Table(("metric", *evaluators), rows, frozenset(bold), "; ".join(how))
+    return Table(("metric", *evaluators), rows, frozenset(bold), _how(scores))
+
+
+def _how(scores: Sequence[Score]) -> str:
+    """What the numbers are: in general, and of the metrics of which it is something else."""
+    metrics: dict[str, list[str]] = {}
+    for one in scores:
+        if one.how:
+            metrics.setdefault(one.how, []).append(drawn.metric_words(one.metric))
+    ordered = sorted(metrics, key=lambda how: -len(metrics[how]))
+    others = (f"{', '.join(dict.fromkeys(metrics[how]))}: {how}." for how in ordered[1:])
+    return " ".join([f"{how}." for how in ordered[:1]] + list(others))
 
 
 def _value(score: Score) -> str:
@@ -169,3 +182,5 @@ def _provenance(results: Results, run: Path | None) -> Iterator[Part]:
     yield Chain(provenance.chain(features, known, {"of": results.target, **found}))
     if features:
         yield Folded("All that the feature files say", list(told(features)))
+    if run is not None and (config := provenance.run_config(run)):
+        yield Folded("The configuration of the training run", list(told(config)))

@@ -44,6 +44,7 @@ def results(**changed) -> Results:
         "curves": {"loss": {"fold 0": [[1, 0.5], [2, None]]}},
         "retrieval": {"top1": 0.9},
         "split": "held out",
+        "command": ["histojax", "a b"],
         "settings": {"k": 20, "nested": {"deep": [1, 2]}},
     }
     spoke = (spoken("knn", 0), spoken("logistic", 1))
@@ -100,6 +101,18 @@ def test_folds_and_cohorts_have_their_own_figures(tmp_path):
     made = results(predictions=spoke, classes=("a", "b", "c"), scores=scores, protocol="slide", target="MSI")
     text = write_report(tmp_path, made).read_text()
     assert "ROC: CPTAC" in text and "summed over 3 folds" in text and "0.800 ± 0.020 [0.700, 0.900]" in text
+
+
+def test_the_training_run_is_shown_with_its_curves_and_configuration(tmp_path):
+    run = tmp_path / "mine"
+    run.mkdir()
+    (run / "config.json").write_text('{"config": {"name": "tiny", "optim": {"lr": 0.001}}}')
+    (run / "provenance.json").write_text('{"starts": [{"start_time": "2026-11-28"}]}')
+    Image.new("RGB", (8, 8)).save(run / "curves.png")
+    made = results(predictions=(), facts={"command": ["--encoder", str(run)]})
+    text = write_report(tmp_path / "out", made).read_text()
+    for words in ("<b>Training run</b>", "2026-11-28", "the weights: mine.", "<dt>Lr</dt><dd>0.001</dd>"):
+        assert words in text
 
 
 def test_survival_and_regression_have_reports(tmp_path):
