@@ -45,6 +45,10 @@ MPP = (
     *("micrometresperpixel", "resolutionum", "resolutionmpp", "pixelsizeum", "pixelsize", "pixelsizemicrons"),
     *("spacing", "spacingum", "spacingatlevel0", "slidempp", "wsimpp", "basempp", "level0mpp", "mpplevel0"),
 )
+CENTRE = (
+    *("centre", "center", "site", "scanner", "hospital", "institution", "institute", "laboratory", "clinic", "tss"),
+    *("tissuesourcesite", "scannermodel", "scannerid", "centreid", "centerid", "siteid", "lab", "source"),
+)
 GROUP = ("group", "groupid", "groups")
 SPLIT = (
     "split",

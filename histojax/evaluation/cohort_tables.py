@@ -18,11 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from histojax.common.errors import UserError
-from histojax.data.columns import FILE, NOTHING, PATIENT, SLIDE, YES_OR_NO, is_nothing, plain, whole_numbers
+from histojax.data.columns import CENTRE, FILE, NOTHING, PATIENT, SLIDE, YES_OR_NO, is_nothing, plain, whole_numbers
 from histojax.data.workbook import read_sheet
 from histojax.evaluation.results import Task
 
-CENTRE = ("centre", "center", "site", "centreid", "centerid", "hospital", "institution", "institute", "scanner")
 MANY = 20  # more classes than this are rather numbers, or names
 TRUE, FALSE = ("1", "true", "yes", "dead", "event", "deceased"), ("0", "false", "no", "alive", "censored", "living")
 EMPTY = "no patients; expected a header row (PATIENT,{target}) and one row a patient"

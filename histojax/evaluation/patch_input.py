@@ -17,17 +17,13 @@ import numpy as np
 
 from histojax.common.errors import UserError
 from histojax.common.files import expanded
+from histojax.data.columns import CENTRE, LABEL, PATIENT, SLIDE, is_nothing, plain
 from histojax.data.columns import FILE as TILE
-from histojax.data.columns import LABEL, PATIENT, SLIDE, is_nothing, plain
 from histojax.data.workbook import read_sheet
 from histojax.features.read import read_features
 from histojax.features.stored import Header, StoredFeatures, check_mixable
 
 SUFFIXES = (".h5", ".hdf5", ".pt", ".pth", ".npz")
-CENTRE = (
-    *("centre", "center", "site", "scanner", "hospital", "institution", "lab", "laboratory", "tss", "tissuesourcesite"),
-    *("clinic", "scannermodel", "scannerid", "centreid", "centerid", "siteid", "source"),
-)
 ARRAYS = "features (n, d), labels (n,), and optionally groups, centres, names (n,)"
 
 
