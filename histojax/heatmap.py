@@ -24,7 +24,7 @@ usage: histojax heatmap SLIDE ... --features DIR --head HEAD ... --out DIR
   SLIDE, FEATURES.h5   slides with the folder of their features, or feature files (histojax extract, TRIDENT, CLAM,
                        STAMP, HistoBistro) with the folder of their slides; without slides the tiles alone are drawn
   --head HEAD ...      heads that histojax evaluate slide trained (OUT/heads/...), or HistoBistro's .pth and .ckpt; of
-                       several (the folds of one evaluation) the mean is shown
+                       several (the folds of one model) the mean is shown
   --features DIR       a feature file, or a folder in which NAME.h5 of each slide lies
   --slides DIR         a slide, or a folder in which those of the feature files lie
   --encoder NAME|RUN   compute the features of the slides first, into OUT/features (--tile-px, --target-mpp as histojax
@@ -49,7 +49,7 @@ written for each slide:
 Attention tells which tiles a head read from, not why; scores of single tiles are outside of what it was trained on.
 
 examples:
-  histojax heatmap slides/a.svs --features features/cohort --head eval/msi/heads/*.safetensors --out maps
+  histojax heatmap slides/a.svs --features features/cohort --head eval/msi/heads/transformer-*.safetensors --out maps
   histojax heatmap features/cohort/10x_256px_0px_overlap/features_uni_v1/a.h5 --head head.safetensors --out maps
   histojax heatmap slides/a.svs --tokens --encoder runs/mine --region 12000,8000,4096,4096 --out maps
 

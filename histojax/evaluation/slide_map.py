@@ -88,6 +88,11 @@ def _check_heads(heads: Sequence[Head]) -> None:
                 f"the heads answer different questions: {heads[0].task} {', '.join(heads[0].classes)} and {head.task} "
                 f"{', '.join(head.classes)}; give the heads of one evaluation"
             )
+        if head.settings.model != heads[0].settings.model:
+            raise UserError(
+                f"the heads are of different models, {heads[0].settings.model} and {head.settings.model}; attention "
+                "has no common mean; give those of one: heads/transformer-fold*.safetensors"
+            )
 
 
 def check_made_for(head: Head, header: Header) -> None:

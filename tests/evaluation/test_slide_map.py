@@ -67,14 +67,17 @@ def test_a_tile_without_a_size_is_as_large_as_the_step_to_its_neighbour():
 def test_features_that_a_head_was_not_made_for_are_refused():
     bag = stored(footprint_px=64)
     wide = dataclasses.replace(bag, header=dataclasses.replace(bag.header, width=7))
-    other = head(features={"encoder": "uni_v1"})
+    other, plain = head(features={"encoder": "uni_v1"}), HeadSettings("mean", inputs=6, outputs=1)
+    mean = dataclasses.replace(head(), settings=plain, params=draw_params(plain, 0))
     bare = dataclasses.replace(bag, coords=None)
     for given, heads, words in (
         (wide, [head()], "7 numbers a tile"),
         (bag, [other], "trained on features of uni_v1"),
         (bare, [head()], "no coordinates"),
         (bag, [head(), head(classes=("x", "y"))], "different questions"),
+        (bag, [head(), mean], "different models"),
     ):
         with pytest.raises(UserError, match=words):
             map_slide(given, heads)
     assert map_slide(bag, [head(features={"encoder": "vits"})]).heads == 1
+    np.testing.assert_allclose(map_slide(bag, [mean]).layers[0].values, 1 / 5, rtol=1e-6)
