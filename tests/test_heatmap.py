@@ -45,7 +45,7 @@ def test_a_slide_and_a_feature_file_give_the_same_maps(made, capsys, monkeypatch
     assert {path.name for path in (made / "out").iterdir()} == names
     table = (made / "out" / "a.csv").read_text()
     assert table.startswith("x,y,attention,yes\n0,0,") and len(table.splitlines()) == 13
-    assert "a: no 0." in capsys.readouterr().out
+    assert "a: no: 0." in capsys.readouterr().out
     assert run(made, "@features/a.h5", "--head", "@head.safetensors") == 0
     assert (made / "out" / "a.csv").read_text() == table and "only the tiles are drawn" in capsys.readouterr().err
 

@@ -50,7 +50,7 @@ class SlideMap:
 
     def words(self) -> str:
         """What is said of the slide, for people."""
-        said = ", ".join(f"{name} {value:.3f}" for name, value in self.said.items())
+        said = ", ".join(f"{name}: {value:.3f}" for name, value in self.said.items())
         return f"{said} (mean of {self.heads} heads)" if self.heads > 1 else said
 
 
