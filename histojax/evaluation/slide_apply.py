@@ -93,8 +93,10 @@ def asked_question(heads: Sequence[Loaded], given: dict[str, Any], labelled: boo
         if labelled:
             raise UserError(f"{heads[0].path}: does not say what it predicts; name the column with --target")
         arguments["target"] = "target"
-    if not arguments["classes"] and arguments["task"] == "classification":
+    known = heads[0].head.classes
+    if len(arguments["classes"]) != len(known):
         raise UserError(
-            f"{heads[0].path}: does not say its classes; name them in order with --classes, the positive last"
+            f"--classes {','.join(arguments['classes'])}: {heads[0].path} knows {len(known)} classes "
+            f"({', '.join(known)}); give as many names, in its order"
         )
     return Question(**arguments)
