@@ -76,7 +76,7 @@ def evaluate_patch(
     """
     train, test = of_one_mind(train, test)
     _check(train, test, settings)
-    say(f"20-NN and its kin: {len(test)} tiles against {len(train)} x {train.features.shape[1]}")
+    say(f"{settings.k} nearest neighbours: {len(test)} tiles against {len(train)} x {train.features.shape[1]}")
     found, neighbours = _by_neighbours(train, test, settings)
     say("logistic regression")
     fitted = logistic.fit_logistic(
