@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import minimize
 
-from histojax.common.errors import UserError
+from histojax.evaluation.logistic import fit_logistic
 from histojax.evaluation.mil.tasks import Task, cox_loss
 
 PENALTIES = tuple(10.0**power for power in range(-4, 3))  # of standardised features, relative to the loss's mean
@@ -21,28 +21,20 @@ def fit_linear(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """(parameter tree of the model "mean", facts) from mean tiles (n, d), see `fit_head` for the rest.
 
-    Classification is the logistic regression of the patch protocol, C = d * classes / 100, on the training part alone.
-    The others are ridge regression and Cox's regression with a ridge penalty, on standardised features; the penalty
-    is the one of `PENALTIES` with the lowest loss on the validation part.
+    Classification is the logistic regression of the patch protocol, C = d * classes / 100, on the training part alone;
+    a class that it lacks has the probability 0. The others are ridge regression and Cox's regression with a ridge
+    penalty, on standardised features, whichever of `PENALTIES` has the lowest loss on the validation part.
     """
     means = np.asarray(means, np.float64)
     if task == "classification":
-        kernel, bias = _logistic(means[train], targets[train], classes)
-        facts = {"C": means.shape[1] * classes / 100}
+        fitted = fit_logistic(means[train], targets[train], classes)
+        kernel, bias = fitted.weights, fitted.intercept
+        facts = {"C": float(fitted.c), "converged": bool(fitted.converged)}
     else:
         fit, loss = (_ridge, _squared) if task == "regression" else (_cox, _partial_likelihood)
         (kernel, bias), facts = _best(fit, loss, means, targets, train, validation)
     tree = {"head": {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}}
-    return tree, {"fitted": "exactly, in float64", **facts}
-
-
-def _logistic(x: np.ndarray, labels: np.ndarray, classes: int) -> Linear:
-    from sklearn.linear_model import LogisticRegression
-
-    if len(np.unique(labels)) < classes:
-        raise UserError("the training part lacks a class: logistic regression needs every class; use fewer folds")
-    fitted = LogisticRegression(C=x.shape[1] * classes / 100, max_iter=1000, tol=1e-8).fit(x, labels)
-    return fitted.coef_.T, fitted.intercept_
+    return tree, {"fitted": "to the minimum, on mean tiles", **facts}
 
 
 Fit = Callable[[np.ndarray, np.ndarray, float], tuple[np.ndarray, float]]

@@ -34,9 +34,11 @@ def _classes(targets: np.ndarray, train: np.ndarray, classes: tuple[str, ...]) -
         raise UserError(f"classification needs two classes or more, found {', '.join(classes) or 'none'}")
     if not np.issubdtype(targets.dtype, np.integer) or targets.min() < 0 or targets.max() >= len(classes):
         raise UserError(f"targets must be integers from 0 to {len(classes) - 1}, one for each class")
-    there = np.unique(targets[train])
-    if len(there) < 2:
-        raise UserError(f"the training part has one class only ({classes[there[0]]}); use fewer folds")
+    lacking = [name for i, name in enumerate(classes) if not (targets[train] == i).any()]
+    if lacking:
+        raise UserError(
+            f"the training part has no bag of {', '.join(lacking)}; use fewer folds, or leave the class out"
+        )
     return targets.astype(np.int64)
 
 

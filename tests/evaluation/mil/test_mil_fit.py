@@ -122,7 +122,7 @@ def test_a_step_is_that_of_adamw_as_torch_defines_it():
         (dict(bags="empty"), "empty bag"),
         (dict(bags="nan"), "not finite"),
         (dict(bags="wide"), "different encoders"),
-        (dict(targets=np.zeros(24, int)), "one class only"),
+        (dict(targets=np.zeros(24, int)), "no bag of b"),
         (dict(targets=np.zeros(24)), "must be integers"),
         (dict(targets=np.zeros(3, int)), "needs"),
         (dict(classes=("a",)), "two classes"),
