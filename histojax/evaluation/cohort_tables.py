@@ -235,6 +235,7 @@ def _classes(
             if value not in question.label_map:
                 left_out.append((name, f"{question.target} is {value}, which --label-map does not have"))
         told = {name: question.label_map[value] for name, value in told.items() if value in question.label_map}
+    seen = sorted(set(told.values()))
     if question.classes:
         left_out += [(name, f"class {v} is not asked for") for name, v in told.items() if v not in question.classes]
         told = {name: value for name, value in told.items() if value in question.classes}
@@ -242,7 +243,7 @@ def _classes(
     classes = question.classes or tuple(sorted(present, key=_number_first))
     missing = [name for name in classes if name not in present]
     if missing and (question.every_class or not present):
-        raise UserError(f"{path}: no patient is {missing[0]} ({question.target}); it has {', '.join(sorted(present))}")
+        raise UserError(f"{path}: no patient is {missing[0]} ({question.target}); it has {', '.join(seen)}")
     if missing:
         notes.append(
             f"{path}: no patient is {', '.join(missing)} ({question.target}); scores that need it are undefined"

@@ -63,7 +63,8 @@ def test_without_a_slide_table_names_lead_to_patients(tmp_path):
     for name in ("TCGA-AA-1111-01Z-00-DX1.x", "P2", "P3.svs"):
         write_bag(tmp_path / "features" / f"{name}.h5", np.ones((2, 3)))
     (tmp_path / "clini.csv").write_text("PATIENT,x\nTCGA-AA-1111,0\nP2,1\nP3,1\n")
-    assert read(tmp_path, Question("x"), None).units.tolist() == ["P2", "P3", "TCGA-AA-1111"]
+    found = read(tmp_path, Question("x"), None)
+    assert found.units.tolist() == ["P2", "P3", "TCGA-AA-1111"] and found.centres.tolist() == ["", "", "TCGA site AA"]
     (tmp_path / "clini.csv").write_text("PATIENT,x\nA,0\nB,1\n")
     with pytest.raises(UserError, match="no slide table was given, so names must be equal"):
         read(tmp_path, Question("x"), None)

@@ -72,6 +72,14 @@ def test_what_contradicts_itself_is_named(table, text, question, match):
         read_clinical(table(text), question)
 
 
+def test_an_external_cohort_may_lack_a_class(table):
+    path = table("PATIENT,x\nA,1\nB,1\n")
+    found = read_clinical(path, Question("x", classes=("0", "1"), every_class=False))
+    assert found.targets.tolist() == [1, 1] and "no patient is 0" in found.notes[0]
+    with pytest.raises(UserError, match=r"no patient is a .x.; it has 1"):
+        read_clinical(path, Question("x", classes=("a", "b"), every_class=False))
+
+
 def test_questions_that_make_no_sense():
     for given, match in [
         ({"task": "survival"}, "--event"),

@@ -121,6 +121,13 @@ def test_numbers_and_survival(tmp_path, question, metric):
     assert (events is None) == (question.task == "regression")
 
 
+def test_several_classes(tmp_path):
+    own = judge(write_cohort(tmp_path, 18), Question("site"))
+    found = run(tmp_path / "out", own, folds="3")
+    assert found.classes == ("s0", "s1", "s2") and found.predictions[0].probabilities.shape == (6, 3)
+    assert 0 <= found.score("mean", "auroc").value <= 1 and found.score("mean", "sensitivity") is None
+
+
 def test_trained_heads_answer_in_the_units_of_the_table(tmp_path):
     own = judge(write_cohort(tmp_path, 12), Question("age", "regression"))
     settings = SlideSettings(("attention",), TrainSettings(epochs=1), draws=0)
