@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
@@ -67,8 +68,10 @@ def test_equal_to_sklearn():
 def test_blocks_do_not_change_the_answer(monkeypatch):
     train, _, queries, _ = clusters(1, 333, 71, 16)
     whole = knn.nearest(train, queries, 20)
-    monkeypatch.setattr(knn, "TRAIN_BLOCK", 50)
-    monkeypatch.setattr(knn, "DISTANCES", 50 * 16)
+    monkeypatch.setattr(knn, "TRAIN_BLOCK", 150)
+    monkeypatch.setattr(knn, "TILE", 50)
+    monkeypatch.setattr(knn, "QUERIES", 16)
+    monkeypatch.setattr(knn, "RANKED", 16 * 30)
     blocks = knn.nearest(train, queries, 20)
     np.testing.assert_array_equal(blocks[1], whole[1])
     np.testing.assert_array_equal(blocks[0], whole[0])
@@ -147,3 +150,27 @@ def test_bad_input(change, message):
     } | change
     with pytest.raises(UserError, match=message):
         knn.knn_predict(**given)
+
+
+@pytest.mark.parametrize("spread", [0.01, 2.0])
+def test_screening_in_bfloat16_changes_nothing(monkeypatch, spread):
+    """Narrow clusters are beyond its bound, and go on to float32."""
+    train, _, queries, _ = clusters(5, 500, 40, 24, spread=spread)
+    expected = brute(train, queries, 10)
+    monkeypatch.setattr(knn, "SMALL", 0)
+    monkeypatch.setattr(knn, "_multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(knn, "SPARE", {"bfloat16": 70, "float32": 16})
+    distances, indices = knn.nearest(train, queries, 10)
+    np.testing.assert_array_equal(indices, expected[1])
+    np.testing.assert_allclose(distances, expected[0], rtol=1e-12)
+    sure = knn._screened(train, queries, 10, jnp.bfloat16)[2]
+    assert sure.all() if spread == 2.0 else not sure.any()
+
+
+def test_bound_on_bfloat16_holds():
+    train, _, queries, _ = clusters(6, 300, 30, 16)
+    squares, rows = knn._candidates(train, queries, 300, jnp.bfloat16)
+    gap = train[rows].astype(np.float64) - queries[:, None]
+    error = np.abs(squares - (gap**2).sum(-1)).max(axis=1)
+    bound = knn._rounding(train, queries, jnp.bfloat16)
+    assert (error <= bound).all() and (error > bound / 50).all()

@@ -16,6 +16,7 @@ MODULES = {  # kind of file: modules that look into it
     "arrays": (
         "features", "positions", "operations", "passes", "trajectories", "batches", "pixel_operations", "draws",
         "chain", "masks", "schedules", "extractors", "heads", "preprocessing", "real_tokens", "tile_filter", "stains",
+        "patch_probes",
     ),
     "tables": ("tables", "listings"),
     "weights": ("containers",),
