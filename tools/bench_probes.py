@@ -70,7 +70,7 @@ def _logistic(x: np.ndarray, y: np.ndarray, tolerance: float) -> list[dict[str, 
         | theirs
         | told
     ]
-    for ask in (tolerance, tolerance / 10, tolerance / 100, 1e-8):
+    for ask in (tolerance * 10 ** (-i / 3) for i in range(8)):
         fit, told = _timed(functools.partial(fit_logistic, x, y, tolerance=ask))
         ours = _quality(x, y, fit.weights, fit.intercept, c)
         level = all(ours[key] <= theirs[key] * (1 + 1e-9) for key in theirs)
