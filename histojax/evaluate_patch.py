@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -30,7 +31,7 @@ usage: histojax evaluate patch --train SET [--test SET] --out DIR [flags]
                        (histojax extract --help). --weights, --pooling, --which, --dtype, --batch-size, --workers,
                        --commercial and --offline as there
   --histogram          judge the joint colour histogram of the tiles, too: what colour alone can do
-  --labels TABLE       csv or xlsx: tile (or slide) and label, and if known patient and centre or scanner; it wins over
+  --labels TABLE       csv or xlsx: tile or slide (or both) and label, if known patient, centre or scanner; it wins over
                        what the files say
   --name TEXT          what tables call the features (default: the encoder's name)
 
@@ -192,24 +193,34 @@ def _refuse_other(folder: Path, settings: Any, train: Any, test: Any, overwrite:
     if overwrite or not path.exists():
         return
     facts = read_json(path).get("facts", {})
-    asked = {"k": settings.k, "train": train.where, "test": test.where, "tiles": [len(train), len(test)]}
-    there = {
-        "k": facts.get("settings", {}).get("k"),
-        "train": facts.get("train", {}).get("where"),
-        "test": facts.get("test", {}).get("where"),
-        "tiles": [facts.get(part, {}).get("tiles") for part in ("train", "test")],
-    }
-    if asked != there:
-        raise UserError(f"{path}: results of another evaluation ({there}); choose another --out, or --overwrite")
+    asked = json.loads(json.dumps(dataclasses.asdict(settings)))
+    there = dict(facts.get("settings", {}))
+    for part, one in (("train", train), ("test", test)):
+        asked |= {part: one.where, f"{part} classes": one.counts()}
+        there |= {part: facts.get(part, {}).get("where"), f"{part} classes": _occurring(facts.get(part, {}))}
+        asked[f"{part} classes"] = {name: count for name, count in asked[f"{part} classes"].items() if count}
+    other = [f"{key} {there.get(key)}, not {value}" for key, value in asked.items() if there.get(key) != value]
+    if other:
+        raise UserError(
+            f"{path}: results of another evaluation ({'; '.join(other)}); choose another --out, or --overwrite"
+        )
+
+
+def _occurring(part: dict[str, Any]) -> dict[str, int]:
+    return {name: count for name, count in part.get("classes", {}).items() if count}
 
 
 def _settings(values: Any) -> Any:
-    from histojax.evaluation.patch_protocol import PatchSettings
+    from histojax.evaluation.patch_protocol import DISTANCES, PatchSettings
 
+    distances = tuple(dict.fromkeys(values.knn.split(",")))
+    for distance in distances:
+        if distance not in DISTANCES:
+            raise UserError(f"--knn {distance}: expected one or more of {', '.join(DISTANCES)}")
     shots = [cli.whole_number("--shots", text, 0, 1 << 20) for text in values.shots.split(",")]
     return PatchSettings(
         k=cli.whole_number("--k", values.k, 1, 10_000),
-        distances=tuple(values.knn.split(",")),
+        distances=distances,
         c=None if values.c is None else _positive("--c", values.c),
         iterations=cli.whole_number("--iterations", values.iterations, 1, 1_000_000),
         shots=tuple(shot for shot in shots if shot),

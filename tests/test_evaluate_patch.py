@@ -45,6 +45,9 @@ def test_feature_files_give_results_scores_and_a_report(capsys, tmp_path, sets):
     assert read_results(out).score("knn", "accuracy").value > 0.9 and "knn on test" in printed
     code, _, err = run(capsys, "--train", sets[1], "--test", sets[0], "--out", out, *QUICK)
     assert code == 2 and "results of another evaluation" in err
+    for flags in (["--seed", 7], ["--c", 0.5], ["--knn", "raw,cosine"]):
+        code, _, err = run(capsys, "--train", sets[0], "--test", sets[1], "--out", out, *QUICK, *flags)
+        assert code == 2 and "results of another evaluation" in err
     assert run(capsys, "--train", sets[0], "--test", sets[1], "--out", out, *QUICK)[0] == 0
 
 

@@ -134,8 +134,9 @@ def compare(
             found, said = _tables(task, key, metrics, common, draws, seed, level)
             tables += found
             notes += said
-    if metrics and not any(table.metric in metrics for table in tables):
-        raise UserError(f"metric {', '.join(metrics)}: the runs have no such score")
+    unknown = [metric for metric in metrics if all(table.metric != metric for table in tables)]
+    if unknown:
+        raise UserError(f"metric {', '.join(unknown)}: the runs have no such score")
     return Comparison(tuple(tables), *_ranked(tables, level), tuple(notes), level)
 
 

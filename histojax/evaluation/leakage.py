@@ -22,6 +22,8 @@ from histojax.data.patients import patient_of
 
 FEATURES = "feature-identical tile"
 SHOWN, KEPT = 3, 20  # names in a sentence, in results.json
+DISTINCT = 0.02  # parts of the spread of features: what lies further apart is no copy, whatever float16 makes of it
+FAR = 64  # spreads
 COMMON = 2  # of more tiles of one part with one feature vector none is taken for a copy: they are blank
 SEEN = {  # what published encoders were trained on, where a test may well be from: {collection: encoders}
     "TCGA": (
@@ -183,23 +185,42 @@ def _copies(other: Cases, test: Cases, most: int) -> list[Shared]:
 
 def _same_features(other: Cases, test: Cases) -> list[Shared]:
     """Tiles of the test whose features, to three digits, are those of a tile of the other part."""
-    keys = [_keys(part.features) for part in (other, test) if part.features is not None]
+    theirs, mine = (np.asarray(part.features, np.float32) for part in (other, test))
+    # features far from 0 for their spread are all alike in float16, unless they are centred
+    middle, spread = _middle_and_spread(theirs)
+    centre = middle if np.linalg.norm(middle.astype(np.float64)) > FAR * spread else np.float32(0)
+    theirs, mine = theirs - centre, mine - centre
+    # times a power of two float16 neither runs over nor loses small ones, and rounds as where features are stored
+    shift = 15 - int(np.frexp(max(np.abs(one).max(initial=0) for one in (theirs, mine)))[1])
+    keys = [_keys(one, shift) for one in (theirs, mine)]
     counts = [dict(zip(*(x.tolist() for x in np.unique(one, return_counts=True)))) for one in keys]
     common = {key for count in counts for key, times in count.items() if times > COMMON}
     both = (counts[0].keys() & counts[1].keys()) - common
-    rows = [i for i, key in enumerate(keys[1].tolist()) if key in both]
+    place = {key: i for i, key in enumerate(keys[0].tolist()) if key in both}
+    near = DISTINCT * (spread + _middle_and_spread(mine)[1])
+    rows = [
+        i
+        for i, key in enumerate(keys[1].tolist())
+        if key in both and np.linalg.norm(mine[i].astype(np.float64) - theirs[place[key]]) <= near
+    ]
     names = tuple(_tile(test, i) for i in rows[:KEPT])
     return [Shared(FEATURES, other.name, test.name, len(rows), names)] if rows else []
 
 
-def _keys(features: np.ndarray | None) -> np.ndarray:
-    """(n,) bytes: the same for equal features in float16, which most arithmetic agrees on."""
-    rounded = np.ascontiguousarray(np.clip(np.asarray(features, np.float32), -65504, 65504).astype(np.float16))
+def _middle_and_spread(features: np.ndarray) -> tuple[np.ndarray, float]:
+    """(mean (d,) float32, root mean square distance from it) of a few thousand rows."""
+    some = features[:: len(features) // 2000 + 1].astype(np.float64)
+    return some.mean(axis=0).astype(np.float32), float(np.linalg.norm(some.std(axis=0)))
+
+
+def _keys(features: np.ndarray, shift: int) -> np.ndarray:
+    """(n,) bytes: the same for equal features, times 2**shift, in float16, which most arithmetic agrees on."""
+    rounded = np.ascontiguousarray(np.ldexp(features, shift).astype(np.float16)) + np.float16(0)  # -0 becomes 0
     return rounded.view(f"V{rounded.shape[1] * 2}").ravel()
 
 
 def _comparable(mine: np.ndarray | None, theirs: np.ndarray | None) -> bool:
-    return mine is not None and theirs is not None and mine.shape[1] == theirs.shape[1]
+    return mine is not None and theirs is not None and mine.shape[1] == theirs.shape[1] and len(mine) > 0 < len(theirs)
 
 
 def _tile(part: Cases, row: int) -> str:

@@ -116,7 +116,7 @@ def _difference(one: Run, other: Run, common: bool) -> str:
     """Why two runs cannot be paired; "" if they can."""
     for what, mine, theirs in zip(("protocol", "task", "target", "classes"), _task(other), _task(one)):
         if mine != theirs:
-            return f"another {what} ({_short(mine)}, not {_short(theirs)})"
+            return f"other {what} ({_short(mine)}, not {_short(theirs)})"
     keys = [key for key in other.judged() if key in one.judged()]
     if not keys:
         return f"no evaluator in common ({_evaluators(other)}, not {_evaluators(one)})"

@@ -7,6 +7,8 @@ beside it: a row a tile (its name in the file) or a row a slide (the name of its
 from __future__ import annotations
 
 import dataclasses
+import re
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +19,7 @@ import numpy as np
 
 from histojax.common.errors import UserError
 from histojax.common.files import expanded
+from histojax.data.audit import plain_unit
 from histojax.data.columns import CENTRE, LABEL, PATIENT, SLIDE, is_nothing, plain
 from histojax.data.columns import FILE as TILE
 from histojax.data.workbook import read_sheet
@@ -107,7 +110,7 @@ def read_patches(paths: Sequence[str | Path], table: str | Path | None = None) -
         left["without a label"] += int((~known).sum())
     where = ", ".join(str(path) for path in paths)
     kept = dataclasses.replace(joined, where=where, left_out=dict(left), notes=(*joined.notes, *notes))
-    return _without_unused(kept.take(np.flatnonzero(known)))
+    return without_unused(kept.take(np.flatnonzero(known)))
 
 
 def of_one_mind(train: PatchSet, test: PatchSet) -> tuple[PatchSet, PatchSet]:
@@ -147,7 +150,7 @@ def encoder_name(one: PatchSet, default: str = "features") -> str:
 
 
 def _by_value(name: str) -> tuple[int, float, str]:
-    return (0, float(name), name) if name.isdigit() else (1, 0.0, name)
+    return (0, float(name), name) if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", name) else (1, 0.0, name)
 
 
 def _renamed(one: PatchSet, classes: tuple[str, ...]) -> PatchSet:
@@ -200,9 +203,12 @@ def _names(found: StoredFeatures, count: int) -> np.ndarray:
 
 def _of_arrays(path: Path) -> PatchSet:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        file = np.load(path, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            raise ValueError("one array alone")
+        with file:
             arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: cannot be read as arrays ({error}); expected {ARRAYS}") from error
     features = arrays.get("features")
     if features is None or features.ndim != 2 or not np.issubdtype(features.dtype, np.number) or not features.size:
@@ -211,15 +217,25 @@ def _of_arrays(path: Path) -> PatchSet:
     for key in ("labels", "groups", "centres", "names"):
         if key in arrays and arrays[key].shape != (count,):
             raise UserError(f"{path}: {key} {arrays[key].shape} for {count} features; expected {ARRAYS}")
+    with np.errstate(over="ignore"):
+        features = features.astype(np.float32)  # what is too large for it is told below
     if not np.isfinite(features).all():
         bad = int((~np.isfinite(features).all(1)).sum())
-        raise UserError(f"{path}: {bad} of {count} tiles have features that are not finite")
-    texts = {key: arrays[key].astype(str) for key in ("groups", "centres") if key in arrays}
-    classes, labels = _coded(arrays["labels"].astype(str)) if "labels" in arrays else ((), np.full(count, -1))
-    names = (
-        arrays["names"].astype(str) if "names" in arrays else np.array([f"{path.stem} row {i}" for i in range(count)])
-    )
-    return PatchSet(features.astype(np.float32), labels, classes, names, group_kind="group", where=str(path), **texts)
+        raise UserError(f"{path}: {bad} of {count} tiles have features that are not finite as float32")
+    texts = {key: _as_text(path, key, arrays[key]) for key in ("labels", "groups", "centres", "names") if key in arrays}
+    classes, labels = _coded(texts.pop("labels")) if "labels" in texts else ((), np.full(count, -1))
+    names = texts.pop("names", np.array([f"{path.stem} row {i}" for i in range(count)]))
+    return PatchSet(features, labels, classes, names, group_kind="group", where=str(path), **texts)
+
+
+def _as_text(path: Path, key: str, values: np.ndarray) -> np.ndarray:
+    """(n,) str; whole numbers are written without a point (the class 1.0 of one file is the 1 of another)."""
+    if np.issubdtype(values.dtype, np.floating):
+        return np.array([str(int(x)) if float(x).is_integer() else str(x) for x in values])
+    try:
+        return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values.astype(str)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: {key} are no text in UTF-8 ({error}); write them as str") from error
 
 
 def _coded(texts: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
@@ -313,6 +329,9 @@ def _labelled(
     """(the part with the table's values, tiles that the table speaks of)."""
     keys = part.names if key == "tile" else np.full(len(part), _slide(part))
     rows = [said.get(str(one)) for one in keys]
+    if key == "slide" and rows and rows[0] is None:  # a table that names slide files, or writes in other case
+        same = [row for name, row in said.items() if plain_unit(name, "slide") == plain_unit(_slide(part), "slide")]
+        rows = [same[0] if len(same) == 1 else None] * len(rows)
 
     def values(role: str, old: Callable[[int], str]) -> np.ndarray:
         at = place[role]
@@ -326,6 +345,8 @@ def _labelled(
     groups, kind = values("patient", of(part.groups)), part.group_kind
     if place["patient"] is not None:
         kind = "patient"
+    elif key == "tile" and place["slide"] is not None and not (groups != "").any():
+        groups, kind = values("slide", of(None)), "slide"
     elif not (groups != "").any() and part.headers and key == "slide":
         groups, kind = np.full(len(part), _slide(part)), "slide"
     changed = dataclasses.replace(
@@ -334,7 +355,7 @@ def _labelled(
     return changed, sum(row is not None for row in rows)
 
 
-def _without_unused(one: PatchSet) -> PatchSet:
+def without_unused(one: PatchSet) -> PatchSet:
     """Classes that no tile has are gone."""
     used = np.unique(one.labels)
     numbers = np.full(len(one.classes), -1, np.int64)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from histojax.common.tables import write_table
+from histojax.evaluation import robustness
 from histojax.evaluation.patch_protocol import Judged
 from histojax.evaluation.results import Results, write_results
 from histojax.evaluation.results_page import Pictures, write_report
@@ -46,10 +47,14 @@ def print_scores(results: Results) -> None:
     print(f"\n{results.name}")
     print("\n".join(in_lines(results, SHOWN)))
     for row in results.facts.get("few_shot", []):
+        if not row["draws"]:
+            print(f"few-shot: shots {row['shots']}: a class has fewer tiles")
+            continue
         print("few-shot: " + ", ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
-    for what in ("retrieval", "robustness"):
-        numbers = {k: v for k, v in results.facts.get(what, {}).items() if isinstance(v, int | float)}
-        if numbers:
-            print(f"{what}: " + ", ".join(f"{k} {v:.3f}" for k, v in numbers.items()))
+    retrieved = results.facts.get("retrieval", {})
+    if retrieved:
+        print("retrieval: " + ", ".join(f"{k} {v:.3f}" for k, v in retrieved.items()))
+    if "robustness" in results.facts:
+        print("\n".join(robustness.sentences(results.facts["robustness"])))
     for note in results.facts.get("notes", []):
         print(f"note: {note}")

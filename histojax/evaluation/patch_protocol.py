@@ -7,6 +7,7 @@ or none. Nothing is chosen by the test tiles: neighbours, penalty and shots are 
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from histojax.common.errors import UserError
 from histojax.evaluation import intervals, logistic, prototypes, retrieval
 from histojax.evaluation.knn import centre_l2, l2_normalise, nearest
 from histojax.evaluation.leakage import Cases
-from histojax.evaluation.patch_input import PatchSet, encoder_name, of_one_mind
+from histojax.evaluation.patch_input import PatchSet, encoder_name, of_one_mind, without_unused
 from histojax.evaluation.provenance import features_facts
 from histojax.evaluation.results import TEST, Predictions, Results
 from histojax.evaluation.robustness import robustness
@@ -126,10 +127,20 @@ def hold_out(one: PatchSet, share: float, seed: int = 0) -> tuple[PatchSet, Patc
             f"{one.where}: {len(np.unique(groups))} {one.group_kind or 'tile'}s do not split into {parts} parts"
         )
     splitter = StratifiedGroupKFold(max(parts, 2), shuffle=True, random_state=seed)
-    train, test = next(splitter.split(one.features, one.labels, groups))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a class with fewer tiles than parts: seen to below
+            splits = list(splitter.split(one.features, one.labels, groups))
+    except ValueError as error:
+        raise UserError(f"{one.where}: no class has the {parts} tiles that it takes to hold one out") from error
+    # a class must not lie in the test alone; the part that has the most classes is the best to judge on
+    splits = [(a, b) for a, b in splits if set(one.labels[a]) >= set(one.labels[b])]
+    if not splits:
+        raise UserError(f"{one.where}: too few {one.group_kind or 'tile'}s of a class to hold any out; give --test")
+    train, test = max(splits, key=lambda split: len(set(one.labels[split[1]])))  # the first of equals
     kind = "tile (patients unknown: one may be on both sides)" if one.groups is None else one.group_kind or "group"
     how = f"1 part in {max(parts, 2)} held out by {kind}, seed {seed}"
-    return one.take(train), one.take(test), how
+    return without_unused(one.take(train)), without_unused(one.take(test)), how
 
 
 def cases_of(name: str, one: PatchSet) -> Cases:

@@ -86,9 +86,9 @@ def test_runs_of_other_units_folds_truths_and_targets_are_refused():
     a = five_folds("a", [1.0] * 5)
     with pytest.raises(UserError, match="one run alone"):
         compare(named_runs([a]))
-    with pytest.raises(UserError, match=r"another target \(BRAF, not MSI\)"):
+    with pytest.raises(UserError, match=r"other target \(BRAF, not MSI\)"):
         compare(named_runs([replace(a, target="BRAF"), a]))
-    with pytest.raises(UserError, match="another protocol"):
+    with pytest.raises(UserError, match="other protocol"):
         compare(named_runs([a, one_model("b", 1.0)]))
     with pytest.raises(UserError, match=r"other test units \(250, not 300; 50 in one"):
         compare(named_runs([five_folds("b", [1.0] * 5, per_fold=50), a]))
@@ -136,6 +136,8 @@ def test_metrics_are_chosen_and_unknown_ones_named():
     assert [(t.metric, t.main) for t in found.tables] == [("kappa", True)]
     with pytest.raises(UserError, match="metric f2: the runs have no such score"):
         compare(runs, ["f2"], draws=50)
+    with pytest.raises(UserError, match="metric f2: "):
+        compare(runs, ["kappa", "f2"], draws=50)
 
 
 def test_survival_and_regression():

@@ -59,6 +59,13 @@ def test_copies_of_tiles_by_features_but_not_blank_ones():
     assert (one.kind, one.count, one.names) == ("feature-identical tile", 1, ("row 5",))
 
 
+@pytest.mark.parametrize(("scale", "offset"), [(1, 0), (1e-9, 0), (1e30, 0), (1, 1e4)])
+def test_copies_by_features_of_any_scale(scale, offset):
+    x = (np.random.default_rng(1).normal(size=(30, 3)) * scale + offset).astype(np.float32)
+    train, test = Cases("training", ["a"], features=x[:16]), Cases("test", ["b"], features=x[15:])
+    assert [one.names for one in check_leaks(train, [test]).shared] == [("row 0",)]
+
+
 def test_what_cannot_be_checked_is_said():
     found = check_leaks(Cases("training"), [Cases("test", ["1"])])
     assert not found.shared

@@ -75,6 +75,42 @@ def test_arrays_that_do_not_fit_are_named(tmp_path, extra, message):
         read_patches([arrays(tmp_path / "a.npz", **extra)])
 
 
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (np.arange(6) * 2.0, ("0", "2", "4", "6", "8", "10")),
+        (np.array([-1, 2, 10] * 2), ("-1", "2", "10")),
+        (np.array(["²", "10", "9"] * 2), ("9", "10", "²")),
+        (np.array(["é".encode(), b"b"] * 3), ("b", "é")),
+    ],
+)
+def test_labels_of_any_type_are_names(tmp_path, labels, classes):
+    assert read_patches([arrays(tmp_path / "a.npz", labels=labels)]).classes == classes
+
+
+def test_files_that_are_no_arrays_are_named(tmp_path):
+    (tmp_path / "zip.npz").write_bytes(b"PK\x03\x04junk")
+    with open(tmp_path / "one.npz", "wb") as file:
+        np.save(file, np.ones(3))
+    for name in ("zip", "one"):
+        with pytest.raises(UserError, match="cannot be read as arrays"):
+            read_patches([tmp_path / f"{name}.npz"])
+    with pytest.raises(UserError, match="6 of 6 tiles have features that are not finite"):
+        read_patches([arrays(tmp_path / "large.npz", features=np.full((6, 2), 1e39))])
+    with pytest.raises(UserError, match="no text in UTF-8"):
+        read_patches([arrays(tmp_path / "bytes.npz", names=np.array([b"\xff"] * 6))])
+
+
+def test_slides_of_tiles_are_groups_and_slide_files_are_found(tmp_path):
+    file = arrays(tmp_path / "S1.npz")
+    rows = "".join(f"S1 row {i},{'uv'[i // 3]},x\n" for i in range(6))
+    (tmp_path / "tiles.csv").write_text("tile,slide,label\n" + rows)
+    found = read_patches([file], tmp_path / "tiles.csv")
+    assert (found.group_kind, found.groups.tolist()) == ("slide", list("uuuvvv"))
+    (tmp_path / "slides.csv").write_text("slide,label\ns1.svs,z\ns2.svs,y\n")
+    assert read_patches([file], tmp_path / "slides.csv").classes == ("z",)
+
+
 def test_sets_agree_on_their_classes_or_are_refused(tmp_path):
     train = read_patches([arrays(tmp_path / "a.npz", labels=np.array(list("abcabc")))])
     test = read_patches([arrays(tmp_path / "b.npz", labels=np.array(list("ccbbcb")))])

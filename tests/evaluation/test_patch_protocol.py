@@ -52,6 +52,18 @@ def test_whole_patients_are_held_out():
     assert "patients unknown" in hold_out(dataclasses.replace(one, groups=None), 0.5)[2]
 
 
+def test_a_class_is_never_held_out_whole():
+    one = tiles(24, 0, groups=False)
+    rare = dataclasses.replace(one, labels=np.where(np.arange(24) == 5, 2, np.arange(24) % 2))
+    for seed in range(4):
+        train, test, _ = hold_out(rare, 0.25, seed)
+        assert train.classes == ("a", "b", "c") and test.classes == ("a", "b")
+    with pytest.raises(UserError, match="no class has the 4 tiles"):
+        hold_out(one.take(np.arange(6)), 0.25)
+    with pytest.raises(UserError, match="too few patients of a class"):
+        hold_out(dataclasses.replace(tiles(24, 0), labels=np.arange(24) // 6, classes=tuple("abcd")), 0.25)
+
+
 def test_what_cannot_be_judged_is_refused():
     train, test = tiles(30, 0), tiles(30, 1)
     with pytest.raises(UserError, match="has 30 tiles"):
