@@ -225,7 +225,9 @@ def _of_arrays(path: Path) -> PatchSet:
     texts = {key: _as_text(path, key, arrays[key]) for key in ("labels", "groups", "centres", "names") if key in arrays}
     classes, labels = _coded(texts.pop("labels")) if "labels" in texts else ((), np.full(count, -1))
     names = texts.pop("names", np.array([f"{path.stem} row {i}" for i in range(count)]))
-    return PatchSet(features, labels, classes, names, group_kind="group", where=str(path), **texts)
+    return PatchSet(
+        features, labels, classes, names, texts.get("groups"), "group", texts.get("centres"), where=str(path)
+    )
 
 
 def _as_text(path: Path, key: str, values: np.ndarray) -> np.ndarray:

@@ -49,11 +49,7 @@ def robustness(
     """
     features = checked_features("robustness", features)
     labels, centres = np.asarray(labels), np.asarray(centres).astype(str)
-    known = np.flatnonzero((labels >= 0) & (centres != ""))
-    notes = _left_out(len(labels), len(known))
-    if len(known) > MOST:
-        notes.append(f"of {len(known)} units {MOST} were looked at, chosen by chance")
-        known = np.sort(np.random.default_rng(seed).choice(known, MOST, replace=False))
+    known, notes = _looked_at(labels, centres, seed)
     names, place = np.unique(centres[known], return_inverse=True)
     if len(names) < 2:
         raise UserError(f"robustness: {len(names)} centre is known ({', '.join(names)}); it takes two or more")
@@ -95,8 +91,16 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _left_out(count: int, known: int) -> list[str]:
-    return [f"{count - known} of {count} units without class or centre are left out"] if known < count else []
+def _looked_at(labels: np.ndarray, centres: np.ndarray, seed: int) -> tuple[np.ndarray, list[str]]:
+    """(rows, what was left out in words)."""
+    known, count = np.flatnonzero((labels >= 0) & (centres != "")), len(labels)
+    notes = []
+    if len(known) < count:
+        notes.append(f"{count - len(known)} of {count} units without class or centre are left out")
+    if len(known) > MOST:
+        notes.append(f"of {len(known)} units {MOST} were looked at, chosen by chance")
+        known = np.sort(np.random.default_rng(seed).choice(known, MOST, replace=False))
+    return known, notes
 
 
 def _groups(groups: np.ndarray | None, known: np.ndarray) -> np.ndarray:
