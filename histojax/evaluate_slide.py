@@ -42,7 +42,8 @@ folds (patients, never slides or tiles):
                        use it for every encoder that is to be compared
   --seed N             of folds, heads and intervals (default 0)
 
-models, trained as Wagner et al. 2023 published, one bag a step:
+models, trained as Wagner et al. 2023 published, one bag a step (the same command run twice at once, or on two GPUs,
+trains two folds at a time; each is trained once):
   --models A,B         mean (logistic regression of the mean tile, fitted exactly), transformer (Wagner et al.),
                        attention and gated_attention (Ilse et al.), transmil (Shao et al.); default mean,transformer
   --epochs 8  --learning-rate 2e-5  --weight-decay 2e-5  --validate-every 1000 (steps, at most a pass)

@@ -136,7 +136,7 @@ def _panel(table: Table) -> Panel:
 def _p(p: float) -> str:
     if math.isnan(p):
         return "unknown"
-    return f"{p:.3f}" if p >= 0.001 else f"{p:.0e}" if p >= 1e-12 else "<1e-12"
+    return f"{p:.3f}" if p >= 0.001 else "<0.001"  # a t-value far out says no more
 
 
 def _range(low: float, high: float, style: str) -> str:

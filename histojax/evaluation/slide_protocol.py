@@ -2,7 +2,7 @@
 
 Every fold's model judges its own test part and every external cohort; a score is the mean over folds with their
 population standard deviation (ddof 0), as in the paper. Killed at any moment, the same call goes on after the last
-fold that was finished.
+fold that was finished; several processes that make the same call share the folds.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 
 from histojax.common.errors import UserError
 from histojax.common.files import make_folder, read_json, write_atomic
-from histojax.common.locks import owner_of, try_lock
+from histojax.common.locks import Lock, try_lock, wait_for_lock
 from histojax.evaluation.cohort import Cohort
 from histojax.evaluation.folds import Fold, check_classes, make_folds, read_folds, with_validation, write_folds
 from histojax.evaluation.intervals import DRAWS, over_folds
@@ -33,6 +34,7 @@ from histojax.features.stored import Header, check_mixable
 FORMAT = "histojax slide evaluation 1"
 PUBLISHED = TrainSettings()
 SETTINGS, FOLDS, LOCK = "settings.json", "folds.json", ".lock"
+LOOK_AGAIN_SECONDS = 0.5
 Tell = Callable[[str, int, int, Mapping[str, float]], None]  # what, steps done of all, all steps, values to show
 OF_FEATURES = ("encoder", "weights_sha256", "preprocess_sha256", "width")  # what makes features others
 
@@ -101,49 +103,68 @@ def evaluate_slides(
         tell: hears how far the training is.
 
     Raises:
-        UserError: `out` is of other settings or in use by another process; features of different encoders; models
-            that cannot be trained on a fold.
+        UserError: `out` is of other settings; features of different encoders; models that cannot be trained on a fold.
     """
     external = dict(external or {})
     notes = _checked_external(own, external)
     make_folder(out)
-    lock = try_lock(out / LOCK)
-    if lock is None:
-        raise UserError(f"{out}: in use by {owner_of(out / LOCK)}; wait for it, or choose another --out")
-    with lock:
-        told = _told(own, folds, settings)
+    told = _told(own, folds, settings)
+    with wait_for_lock(out / LOCK):
         _claim(out, told)
         write_folds(out / FOLDS, folds, own.cohort.sha256, {"target": own.cohort.question.target})
-        head_facts = {"question": told["question"], "features": _features(own)}
-        runs = [
-            FoldRun(out, model, number, fold, own, external, settings.training, head_facts)
-            for model in settings.models
-            for number, fold in enumerate(folds)
-        ]
-        predictions, training = _run_all(runs, tell)
+    head_facts = {"question": told["question"], "features": _features(own)}
+    runs = [
+        FoldRun(out, model, number, fold, own, external, settings.training, head_facts)
+        for model in settings.models
+        for number, fold in enumerate(folds)
+    ]
+    predictions, training = _run_all(runs, tell)
     facts = {**(facts or {}), "training": _without_histories(training), "curves": histories(training)}
     facts |= {"notes": [*facts.get("notes", ()), *notes], "settings": {**told, "bootstrap draws": settings.draws}}
     return results_of(own, settings, predictions, facts)
 
 
 def _run_all(runs: Sequence[FoldRun], tell: Tell | None) -> tuple[list[Predictions], dict[str, list[dict[str, Any]]]]:
-    """(all predictions, facts of the training of each model's folds)."""
-    sizes = [_steps(run) for run in runs]
-    predictions: list[Predictions] = []
-    training: dict[str, list[dict[str, Any]]] = {}
-    for i, run in enumerate(runs):
-        done = sum(sizes[:i])
+    """(all predictions, facts of the training of each model's folds).
 
-        def heard(step: int, total: int, values: Mapping[str, float], done=done, i=i, run=run) -> None:
+    Folds that other processes are at come last: by then they are there, or their process has died.
+    """
+    sizes = {run.name: _steps(run) for run in runs}
+    found: dict[str, tuple[tuple[Predictions, ...], dict[str, Any]]] = {}
+    make_folder(runs[0].record.parent)
+    for wait in (False, True):
+        for run in [run for run in runs if run.name not in found]:
+            lock = _lock_of(run, wait)
+            if lock is None:
+                continue
+            with lock:
+                found[run.name] = run.run(_heard(run, sizes, list(found), tell))
             if tell:
-                tell(run.name, done + round(sizes[i] * step / max(total, 1)), sum(sizes), values)
-
-        found, facts = run.run(heard)
-        if tell:
-            tell(run.name, done + sizes[i], sum(sizes), {})
-        predictions += found
-        training.setdefault(run.model, []).append(facts)
+                tell(run.name, sum(sizes[name] for name in found), sum(sizes.values()), {})
+    predictions = [one for run in runs for one in found[run.name][0]]
+    training: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        training.setdefault(run.model, []).append(found[run.name][1])
     return predictions, training
+
+
+def _lock_of(run: FoldRun, wait: bool) -> Lock | None:
+    """The lock of a fold; None while another process is at it, unless that is waited for."""
+    path = run.record.with_name(f".{run.name}.lock")
+    while (lock := try_lock(path)) is None and wait:
+        time.sleep(LOOK_AGAIN_SECONDS)
+    return lock
+
+
+def _heard(run: FoldRun, sizes: Mapping[str, int], before: Sequence[str], tell: Tell | None) -> Callable[..., None]:
+    """What hears of the steps of a fold and tells those of all."""
+    done, total = sum(sizes[name] for name in before), sum(sizes.values())
+
+    def heard(step: int, steps: int, values: Mapping[str, float]) -> None:
+        if tell:
+            tell(run.name, done + round(sizes[run.name] * step / max(steps, 1)), total, values)
+
+    return heard
 
 
 def _steps(run: FoldRun) -> int:

@@ -11,6 +11,7 @@ import pytest
 from tiny_cohort import write_cohort
 
 from histojax.common.errors import UserError
+from histojax.common.locks import try_lock
 from histojax.evaluation.cohort import read_cohort, read_means
 from histojax.evaluation.cohort_tables import Question
 from histojax.evaluation.folds import Fold
@@ -166,3 +167,22 @@ def test_names_and_models_that_cannot_be(tmp_path, own, cptac):
             SlideSettings(models)
     with pytest.raises(UserError, match="a name of its own"):
         run(tmp_path, own, external={"test": cptac})
+
+
+def test_a_fold_that_another_process_is_at_is_waited_for_and_not_trained_again(tmp_path, own, monkeypatch):
+    straight = run(tmp_path / "a", own)
+    out, theirs = tmp_path / "b", []
+    fit = FoldRun._fit
+
+    def busy(self, progress):  # while the first fold is trained here, another process takes the second one
+        if self.number == 0:
+            theirs.append(try_lock(out / "folds" / ".mean-fold1.lock"))
+        elif self.number == 2:
+            theirs.pop().release()
+        return fit(self, progress)
+
+    monkeypatch.setattr(FoldRun, "_fit", busy)
+    heard = []
+    found = run(out, own, tell=lambda *told: heard.append(told[0]))
+    assert list(dict.fromkeys(heard)) == ["mean-fold0", "mean-fold2", "mean-fold1"]
+    assert [score.value for score in found.scores] == [score.value for score in straight.scores]

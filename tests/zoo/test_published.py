@@ -124,7 +124,9 @@ def test_addresses(monkeypatch):
     assert address(HUB) == "https://mirror.example/owner/name/resolve/main/model.bin"
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted(set(CONFIGS.glob("*.py")) - set(CONFIGS.glob("benchmark_*"))), ids=lambda path: path.stem
+)
 def test_the_weights_that_configurations_name_are_published(path):
     model = runpy.run_path(str(path))["get_config"]().model
     for name in filter(None, (model.weights, model.continue_from)):
