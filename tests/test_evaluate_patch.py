@@ -89,19 +89,20 @@ def test_help_teaches(capsys):
     assert code == 0 and all(f"--{flag}" in out for flag in ("train", "ssl", "allow-leaks", "labels", "knn", "draws"))
 
 
-def test_tiles_of_folders_are_extracted_first(capsys, tmp_path):
+def test_tiles_of_a_table_are_extracted_first(capsys, tmp_path):
     run_folder = make_run(tmp_path / "mine", layouts=("meta",))[0]
-    for part in ("train", "test"):
-        for i in range(12):
-            folder = tmp_path / part / "ab"[i % 2]
-            folder.mkdir(parents=True, exist_ok=True)
-            pixels = np.random.default_rng((i, part == "test")).integers(0, 120, (32, 32, 3)).astype(np.uint8)
-            pixels[..., i % 2] += 100
-            Image.fromarray(pixels).save(folder / f"{part}{i}.png")
-    out, words = tmp_path / "out", ["--encoder", run_folder, "--histogram", "--workers", "0", "--allow-leaks", *QUICK]
-    code, _, err = run(capsys, "--train", tmp_path / "train", "--test", tmp_path / "test", "--out", out, *words)
+    lines = ["file,label,patient"]
+    for i in range(24):
+        pixels = np.random.default_rng(i).integers(0, 120, (32, 32, 3)).astype(np.uint8)
+        pixels[..., i % 2] += 100
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+        lines.append(f"{i}.png,{'ab'[i % 2]},p{i // 2}")
+    (tmp_path / "tiles.csv").write_text("\n".join(lines))
+    out, words = tmp_path / "out", ["--encoder", run_folder, "--histogram", "--workers", "0", *QUICK]
+    code, _, err = run(capsys, "--train", tmp_path / "tiles.csv", "--out", out, *words)
     assert code == 0, err
     folders = {p.name for p in out.iterdir() if (p / "results.json").exists()}
     assert folders == {"mine", "colour_histogram"}
-    assert read_results(out / "colour_histogram").score("knn", "accuracy").value == 1
+    results = read_results(out / "colour_histogram")
+    assert results.score("knn", "accuracy").value == 1 and "by patient" in results.facts["split"]
     assert b"data:image" in (out / "colour_histogram" / "report.html").read_bytes()

@@ -93,7 +93,7 @@ def _accuracies(
     classes, shots = picks.shape[1:]
     own_labels = np.repeat(np.arange(classes), shots)
     found = []
-    step = max(AT_ONCE // (len(queries) * (classes + 1)), 1)
+    step = min(max(AT_ONCE // (len(queries) * (classes + 1)), 1), len(picks))
     for start in range(0, len(picks), step):
         fitted = [
             _prototypes(train[pick.ravel()], own_labels, classes) for pick in picks[start : start + step]
