@@ -19,8 +19,9 @@ usage: histojax evaluate slide --features DIR --clini TABLE [--slides TABLE] --t
 
 what goes in (csv, tsv or xlsx; titles in any case):
   --features DIR ...   feature files, a slide or bag each, in sub-folders too: of histojax extract, TRIDENT, CLAM (.pt,
-                       too), STAMP, HistoBistro, or any .h5 with `features` or `feats` (tiles, width). A file whose
-                       tiles say their patient (extract of a list with patients) is a bag a patient
+                       too), STAMP, HistoBistro, or any .h5 with `features` or `feats` (tiles, width), float16 to
+                       float64; coordinates are not needed. A file whose tiles say their patient (extract of a list
+                       with patients) is a bag a patient
   --clini TABLE        a row a patient: PATIENT and the target. Columns of slides may be in it, too
   --slides TABLE       a row a slide: FILENAME (the feature file, with or without suffix and folder) and PATIENT.
                        Without it a file belongs to the patient of its name, or of the TCGA or CPTAC barcode in it

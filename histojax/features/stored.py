@@ -163,7 +163,7 @@ def check_mixable(headers: Sequence[Header]) -> list[str]:
     Features of one encoder, weights and preprocessing belong together. What a file does not say is not taken to be
     equal: the sentences name it, for the user to know better.
     """
-    notes = []
+    unsaid: dict[tuple[Path, ...], list[str]] = {}  # files: what they do not say
     for what, value, shown in _MUST_AGREE:
         known = [header for header in headers if value(header)]
         for header in known:
@@ -172,16 +172,16 @@ def check_mixable(headers: Sequence[Header]) -> list[str]:
                     f"features of different {what} are not mixed: {known[0].path} has {shown(known[0])}, {header.path} "
                     f"has {shown(header)}; take files of one encoder, or extract one of the two anew"
                 )
-        unknown = [header for header in headers if not value(header)]
+        unknown = tuple(header.path for header in headers if not value(header))
         if unknown and len(headers) > 1:
-            notes.append(_unknown(what, unknown, len(headers)))
-    return notes + _differing(headers)
+            unsaid.setdefault(unknown, []).append(what)
+    return [_unknown(", ".join(whats), files, headers) for files, whats in unsaid.items()] + _differing(headers)
 
 
-def _unknown(what: str, unknown: Sequence[Header], total: int) -> str:
-    makers = sorted({header.origin.producer or "an unknown program" for header in unknown})
+def _unknown(what: str, files: Sequence[Path], headers: Sequence[Header]) -> str:
+    makers = sorted({h.origin.producer or "an unknown program" for h in headers if h.path in set(files)})
     return (
-        f"{what}: {len(unknown)} of {total} files do not say ({', '.join(makers)}; the first: {unknown[0].path}); "
+        f"{what}: {len(files)} of {len(headers)} files do not say ({', '.join(makers)}; the first: {files[0]}); "
         "whether they belong together cannot be checked"
     )
 

@@ -175,7 +175,7 @@ def test_a_batch_axis_in_front(tmp_path):
 
 def test_foreign_files_are_unknown_not_equal():
     notes = check_mixable([read_header(TRIDENT), read_header(CLAM), read_header(STAMP)][:2])
-    assert any(note.startswith("weights: 2 of 2 files do not say (CLAM, TRIDENT") for note in notes)
+    assert any(note.startswith("weights, preprocessing: 2 of 2 files do not say (CLAM, TRIDENT") for note in notes)
     with pytest.raises(UserError, match="different encoders are not mixed"):
         check_mixable([read_header(TRIDENT), read_header(STAMP)])
 
