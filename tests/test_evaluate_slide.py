@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny_cohort import WIDTH, write_bag, write_cohort
 
-from histojax import evaluate
+from histojax import evaluate, evaluate_slide
 from histojax.evaluation import slide_output
 from histojax.evaluation.results import read_results
 from histojax.evaluation.results_page import write_report
@@ -122,3 +122,26 @@ def test_patients_that_an_external_cohort_shares_are_refused(root, tmp_path, cap
     (tmp_path / "seen.txt").write_text("P03\nP04\n")
     assert command(root, tmp_path / "out", "--models", "mean", "--ssl", str(tmp_path / "seen.txt")) == 2
     assert "test shares 2 patients" in capsys.readouterr().err
+
+
+def test_other_processes_make_the_same_evaluation_meanwhile(root, tmp_path, monkeypatch):
+    started = []
+
+    class Process:
+        def __init__(self, command, **_):
+            started.append(command)
+
+        def wait(self):
+            started.append("waited")
+
+        def terminate(self):
+            started.append("terminated")
+
+    monkeypatch.setattr(evaluate_slide.subprocess, "Popen", Process)
+    flags = ("--models", "mean", "--folds", "3", "--at-once", "2")
+    assert command(root, tmp_path / "out", *flags) == 0
+    assert not {"--at-once", "2"} & set(started[0]) and str(tmp_path / "out") in started[0]
+    assert started[1:] == ["waited"]
+    started.clear()
+    assert command(root, tmp_path / "out", *flags, "--epochs", "3") == 2  # another evaluation lies there
+    assert started[1:] == ["terminated", "waited"]
