@@ -1,4 +1,4 @@
-"""`histojax evaluate patch|slide`: is an encoder good for a task? Each protocol has a module of its own."""
+"""`histojax evaluate patch|slide`: is an encoder good for a task? A protocol's flags are in evaluation.NAME_command."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _main(argv: Sequence[str]) -> int:
         return 0 if argv else cli.BAD_INPUT
     if argv[0] not in PROTOCOLS:
         raise UserError(f"expected patch or slide, got {argv[0]!r} (see histojax evaluate --help)")
-    return importlib.import_module(f"histojax.evaluate_{argv[0]}").main(argv[1:])
+    return importlib.import_module(f"histojax.evaluation.{argv[0]}_command").main(argv[1:])
 
 
 if __name__ == "__main__":

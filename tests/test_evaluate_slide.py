@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from tiny_cohort import WIDTH, write_bag, write_cohort
 
-from histojax import evaluate, evaluate_slide
-from histojax.evaluation import slide_output
+from histojax import evaluate
+from histojax.evaluation import slide_command, slide_output
 from histojax.evaluation.results import read_results
 from histojax.evaluation.results_page import write_report
 
@@ -137,7 +137,7 @@ def test_other_processes_make_the_same_evaluation_meanwhile(root, tmp_path, monk
         def terminate(self):
             started.append("terminated")
 
-    monkeypatch.setattr(evaluate_slide.subprocess, "Popen", Process)
+    monkeypatch.setattr(slide_command.subprocess, "Popen", Process)
     flags = ("--models", "mean", "--folds", "3", "--at-once", "2")
     assert command(root, tmp_path / "out", *flags) == 0
     assert not {"--at-once", "2"} & set(started[0]) and str(tmp_path / "out") in started[0]

@@ -123,6 +123,11 @@ def is_nothing(value: str) -> bool:
     return value.lower() in NOTHING
 
 
+def by_value(name: str) -> tuple[int, float, str]:
+    """The sort key of class names: numbers by their value, then text by its letters."""
+    return (0, float(name), name) if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", name) else (1, 0.0, name)
+
+
 def whole_numbers(cells: Sequence[str]) -> list[str]:
     """The cells of a column of names; 1.0 is 1, as pandas writes whole numbers where one is missing."""
     if all(re.fullmatch(r"-?\d+(\.0+)?", cell) for cell in cells if cell):

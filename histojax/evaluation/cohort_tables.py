@@ -18,7 +18,18 @@ from pathlib import Path
 import numpy as np
 
 from histojax.common.errors import UserError
-from histojax.data.columns import CENTRE, FILE, NOTHING, PATIENT, SLIDE, YES_OR_NO, is_nothing, plain, whole_numbers
+from histojax.data.columns import (
+    CENTRE,
+    FILE,
+    NOTHING,
+    PATIENT,
+    SLIDE,
+    YES_OR_NO,
+    by_value,
+    is_nothing,
+    plain,
+    whole_numbers,
+)
 from histojax.data.workbook import read_sheet
 from histojax.evaluation.results import Task
 
@@ -240,7 +251,7 @@ def _classes(
         left_out += [(name, f"class {v} is not asked for") for name, v in told.items() if v not in question.classes]
         told = {name: value for name, value in told.items() if value in question.classes}
     present = set(told.values())
-    classes = question.classes or tuple(sorted(present, key=_number_first))
+    classes = question.classes or tuple(sorted(present, key=by_value))
     missing = [name for name in classes if name not in present]
     if missing and (question.every_class or not present):
         raise UserError(f"{path}: no patient is {missing[0]} ({question.target}); it has {', '.join(seen)}")
@@ -267,13 +278,6 @@ def _doubt_classes(path: Path, question: Question, classes: tuple[str, ...], cou
     alike = len(classes) - len({name.lower() for name in classes})
     if alike:
         notes.append(f"some classes differ in case alone: {', '.join(classes)}; --label-map joins them")
-
-
-def _number_first(name: str) -> tuple[float, str]:
-    try:
-        return float(name), name
-    except ValueError:
-        return math.inf, name
 
 
 def _numbers(path: Path, question: Question, values: Mapping[str, tuple[str, ...]]) -> dict[str, float | list[float]]:

@@ -17,7 +17,6 @@ from histojax.evaluation.knn import knn_predict
 from histojax.evaluation.metrics import balanced_accuracy
 from histojax.evaluation.probe import ridge_probe
 from histojax.evaluation.rank import rankme
-from histojax.evaluation.slides_online import slide_scores
 from histojax.ssl.health import feature_spread
 
 FIT, VALIDATION, TEST = PARTS = ("fit", "validation", "test")
@@ -127,6 +126,8 @@ def spread_of(features: FeatureSet) -> dict[str, float]:
 
 def slides(features: FeatureSet) -> dict[str, float]:
     """AUROC and balanced accuracy over patients by their mean features, see slides_online; all tiles are in `fit`."""
+    from histojax.evaluation.slides_online import slide_scores  # with what only few trainings need
+
     fit = features.fit
     assert fit.groups is not None
     return slide_scores(fit.features, fit.labels, fit.groups)

@@ -70,13 +70,13 @@ def knn_probabilities(
     labels, classes = checked_labels(labels, len(train), classes)
     if vote == "uniform":
         _, indices = nearest(train, queries, k)
-        return _vote(labels[indices], np.full(indices.shape, 1 / k), classes)
+        return vote_shares(labels[indices], np.full(indices.shape, 1 / k), classes)
     if vote != "cosine":
         raise UserError(f"vote={vote!r} is not one of uniform, cosine")
     distances, indices = nearest(l2_normalise(train), l2_normalise(queries), k)
     scaled = -(distances**2) / 2 / TEMPERATURE  # cosine = 1 - distance^2 / 2; the 1 cancels in the softmax
     weights = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    return _vote(labels[indices], weights / weights.sum(axis=1, keepdims=True), classes)
+    return vote_shares(labels[indices], weights / weights.sum(axis=1, keepdims=True), classes)
 
 
 def knn_predict(
@@ -174,7 +174,7 @@ def _block_top(tiles: list[tuple[jax.Array, jax.Array]], queries: ArrayLike, k: 
     (r, d) and their squared norms (r,).
 
     The k smallest numbers lie in the k groups with the smallest minima: so only a few are sorted. Three programs: in
-    one with what follows them, XLA:CPU takes twice as long for the products."""
+    one with what follows them, XLA:CPU does not take its fast product."""
     dots = [_dots(rows, queries) for rows, _ in tiles]
     minima = [_minima(some, norms) for some, (_, norms) in zip(dots, tiles)]
     return _smallest(dots, [norms for _, norms in tiles], minima, k)
@@ -250,7 +250,8 @@ def _lengths(x: np.ndarray, centre: np.ndarray, dtype: DTypeLike) -> tuple[np.nd
     return lengths * (1 + 1e-4), lost * (1 + 1e-4)  # float32 sums
 
 
-def _vote(labels: np.ndarray, weights: np.ndarray, n_classes: int) -> np.ndarray:
+def vote_shares(labels: np.ndarray, weights: np.ndarray, n_classes: int) -> np.ndarray:
+    """(n, C) float64: the weights (n, k) of the neighbours of each class, whose labels (n, k) are integers from 0."""
     shares = np.zeros((len(labels), n_classes))
     np.add.at(shares, (np.arange(len(labels))[:, None], labels), weights)
     return shares

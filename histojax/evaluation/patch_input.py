@@ -7,7 +7,6 @@ beside it: a row a tile (its name in the file) or a row a slide (the name of its
 from __future__ import annotations
 
 import dataclasses
-import re
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,7 @@ import numpy as np
 from histojax.common.errors import UserError
 from histojax.common.files import expanded
 from histojax.data.audit import plain_unit
-from histojax.data.columns import CENTRE, LABEL, PATIENT, SLIDE, is_nothing, plain
+from histojax.data.columns import CENTRE, LABEL, PATIENT, SLIDE, by_value, is_nothing, plain
 from histojax.data.columns import FILE as TILE
 from histojax.data.workbook import read_sheet
 from histojax.features.read import read_features
@@ -134,23 +133,9 @@ def of_one_mind(train: PatchSet, test: PatchSet) -> tuple[PatchSet, PatchSet]:
     lacking = sorted(set(train.classes) - set(test.classes))
     if lacking:
         notes.append(f"{test.where} has no tile of {', '.join(lacking)}: balanced accuracy is over the other classes")
-    classes = tuple(sorted(train.classes, key=_by_value))
+    classes = tuple(sorted(train.classes, key=by_value))
     first, second = _renamed(train, classes), _renamed(test, classes)
     return dataclasses.replace(first, notes=(*first.notes, *notes)), second
-
-
-def encoder_name(one: PatchSet, default: str = "features") -> str:
-    """What tables call the features: the folder that they are filed under (features_NAME), else their encoder."""
-    if not one.headers:
-        return default
-    folder = one.headers[0].path.parent.name
-    if folder.startswith("features_"):
-        return folder.removeprefix("features_")
-    return one.headers[0].origin.encoder or default
-
-
-def _by_value(name: str) -> tuple[int, float, str]:
-    return (0, float(name), name) if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", name) else (1, 0.0, name)
 
 
 def _renamed(one: PatchSet, classes: tuple[str, ...]) -> PatchSet:
@@ -242,14 +227,14 @@ def _as_text(path: Path, key: str, values: np.ndarray) -> np.ndarray:
 
 def _coded(texts: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
     """(class names, numbers); what says "unknown" is -1."""
-    names = tuple(sorted({str(text) for text in texts if not is_nothing(str(text))}, key=_by_value))
+    names = tuple(sorted({str(text) for text in texts if not is_nothing(str(text))}, key=by_value))
     numbers = {name: i for i, name in enumerate(names)}
     return names, np.array([numbers.get(str(text), -1) for text in texts], np.int64)
 
 
 def _joined(parts: Sequence[PatchSet], many: bool) -> PatchSet:
     """One set of all; names get their file in front where two would be equal."""
-    classes = tuple(sorted({name for part in parts for name in part.classes}, key=_by_value))
+    classes = tuple(sorted({name for part in parts for name in part.classes}, key=by_value))
     labels = []
     for part in parts:
         numbers = np.array([classes.index(name) for name in part.classes] or [-1], np.int64)

@@ -17,10 +17,10 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from histojax.common.errors import UserError
 from histojax.evaluation import intervals, logistic, prototypes, retrieval
-from histojax.evaluation.knn import centre_l2, l2_normalise, nearest
+from histojax.evaluation.knn import centre_l2, l2_normalise, nearest, vote_shares
 from histojax.evaluation.leakage import Cases
-from histojax.evaluation.patch_input import PatchSet, encoder_name, of_one_mind, without_unused
-from histojax.evaluation.provenance import features_facts
+from histojax.evaluation.patch_input import PatchSet, of_one_mind, without_unused
+from histojax.evaluation.provenance import encoder_name, features_facts
 from histojax.evaluation.results import TEST, Predictions, Results
 from histojax.evaluation.robustness import robustness
 
@@ -108,7 +108,7 @@ def evaluate_patch(
         )
     if test.centres is not None and len(set(test.centres) - {""}) > 1:
         facts["robustness"] = robustness(test.features, test.labels, test.centres, test.groups)
-    name = name or encoder_name(train)
+    name = name or encoder_name(train.headers)
     results = Results(name, "patch", "classification", "label", train.classes, tuple(found), tuple(scores), facts)
     return Judged(results, train, test, neighbours)
 
@@ -167,8 +167,7 @@ def _by_neighbours(train: PatchSet, test: PatchSet, settings: PatchSettings) -> 
         fit, queries = DISTANCES[distance](train.features, test.features)
         _, rows = nearest(fit, queries, settings.k)
         first = rows if first is None else first
-        shares = np.zeros((len(test), len(train.classes)))
-        np.add.at(shares, (np.arange(len(test))[:, None], train.labels[rows]), 1 / settings.k)
+        shares = vote_shares(train.labels[rows], np.full(rows.shape, 1 / settings.k), len(train.classes))
         found.append(_said("knn" if distance == "raw" else f"knn_{distance}", test, shares))
     assert first is not None
     return found, first

@@ -48,11 +48,11 @@ class Tiles:
         """{name: number in the source}."""
         return {patch_name(self.source, i): i for i in range(len(self.source))}
 
-    def hashes(self, names: np.ndarray, spec: str, folder: Path) -> np.ndarray:
+    def hashes(self, names: np.ndarray, spec: str, folder: Path, workers: int = 0) -> np.ndarray:
         """(n,) data.hashes.ROW of tiles by name; those of all tiles are kept in `folder`."""
         progress = Progress(len(self.source), unit="tile", items="tiles")
         try:
-            rows = hash_source(spec, self.source, folder, 0, progress, 0).rows()
+            rows = hash_source(spec, self.source, folder, workers, progress, 0).rows()
         finally:
             progress.close()
         return rows[[self.numbers[str(name)] for name in names]]
@@ -74,11 +74,12 @@ class Extracted:
     spec: str
     folders: dict[str, Path]
     tiles: Tiles
+    workers: int = 0
 
     def read(self, name: str, table: str | Path | None = None, hashes: Path | None = None) -> PatchSet:
         """The labelled tiles by one encoder; with their hashes, which are kept in that folder, if one is given."""
         found = read_patches([self.folders[name]], table)
-        rows = None if hashes is None else self.tiles.hashes(found.names, self.spec, hashes)
+        rows = None if hashes is None else self.tiles.hashes(found.names, self.spec, hashes, self.workers)
         return dataclasses.replace(found, where=self.spec, tile=self.tiles.of(found.names), hashes=rows)
 
 
@@ -98,7 +99,7 @@ def extract_patches(spec: str, encoders: Sequence[Wanted], out: Path, how: Compu
         raise UserError(f"{spec}: no tile could be read; see {summary.base / 'failed.csv'}")
     folder = JobFolder(out, geometry_name(work.geometry))
     folders = {name: out / folder.within(name) for name in folder_names(encoders)}
-    return Extracted(spec, folders, Tiles(open_source(spec)))
+    return Extracted(spec, folders, Tiles(open_source(spec)), how.workers)
 
 
 def histogram_patches(one: PatchSet) -> PatchSet:

@@ -48,6 +48,17 @@ def features_facts(headers: Sequence[Header]) -> dict[str, Any]:
     return found
 
 
+def encoder_name(headers: Sequence[Header]) -> str:
+    """What tables call features: as the folder of an extraction does (features_NAME), else their encoder, else their
+    folder; "features" of plain arrays."""
+    if not headers:
+        return "features"
+    folder = headers[0].path.parent.name
+    if folder.startswith("features_"):
+        return folder.removeprefix("features_")
+    return headers[0].origin.encoder or folder or "features"
+
+
 def chain(features: Any, run: Mapping[str, Any] | None, score: Mapping[str, Any]) -> list[Step]:
     """The steps from slides to score that are known.
 

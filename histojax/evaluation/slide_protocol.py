@@ -25,11 +25,11 @@ from histojax.evaluation.cohort import Cohort
 from histojax.evaluation.folds import Fold, check_classes, make_folds, read_folds, with_validation, write_folds
 from histojax.evaluation.intervals import DRAWS, over_folds
 from histojax.evaluation.mil.settings import DEFAULTS, TrainSettings
-from histojax.evaluation.provenance import features_facts
+from histojax.evaluation.provenance import encoder_name, features_facts
 from histojax.evaluation.results import Predictions, Results, Score
 from histojax.evaluation.robustness import NEIGHBOURS, robustness
 from histojax.evaluation.slide_folds import MEAN, FoldRun, Judge, histories
-from histojax.features.stored import Header, check_mixable
+from histojax.features.stored import check_mixable
 
 FORMAT = "histojax slide evaluation 1"
 PUBLISHED = TrainSettings()
@@ -209,14 +209,6 @@ def _of_centres(own: Judge) -> dict[str, Any]:
         return {"robustness": robustness(own.means, cohort.targets, cohort.centres, cohort.patients, k)}
     except UserError as error:
         return {"robustness": {"notes": [str(error)]}}
-
-
-def encoder_name(headers: Sequence[Header]) -> str:
-    """What tables call features: as the folder of an extraction does, else their encoder, else their folder."""
-    folder = headers[0].path.parent.name
-    if folder.startswith("features_"):
-        return folder.removeprefix("features_")
-    return headers[0].origin.encoder or folder or "features"
 
 
 def at_half(folds: Sequence[Predictions], classes: Sequence[str]) -> list[Score]:

@@ -5,15 +5,11 @@ Accuracy on tiles is close to its ceiling in many sets; whether patients can be 
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import balanced_accuracy_score, roc_auc_score
-from sklearn.model_selection import StratifiedKFold
 
 from histojax.common.errors import UserError
+from histojax.evaluation.logistic import fit_logistic
+from histojax.evaluation.metrics import classification_scores
 
 FOLDS = 5
 
@@ -26,24 +22,19 @@ def slide_scores(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -
         labels: (n,) int, of the tile's patient.
         groups: (n,) str, patients.
 
-    The features of a patient's tiles are averaged; logistic regression with C = d * classes / 100 is fitted on 4 of 5
-    parts (fewer if a class has fewer patients), class by class, always the same ones.
+    The features of a patient's tiles are averaged; the patch protocol's logistic regression is fitted on 4 of 5 parts
+    (fewer if a class has fewer patients), class by class, always the same ones.
     """
+    from sklearn.model_selection import StratifiedKFold
+
     pooled, truth = pool(features, labels, groups)
+    classes = int(truth.max()) + 1
     folds = min(FOLDS, int(np.bincount(truth)[np.unique(truth)].min()))
     rows = []
     for train, test in StratifiedKFold(folds, shuffle=True, random_state=0).split(pooled, truth):
-        classes = np.unique(truth)
-        model = LogisticRegression(C=pooled.shape[1] * len(classes) / 100, max_iter=1000)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # a curve over steps; `evaluate slide` is for numbers
-            shares = model.fit(pooled[train], truth[train]).predict_proba(pooled[test])
-        area = roc_auc_score(
-            truth[test], shares[:, 1] if len(classes) == 2 else shares, multi_class="ovo", labels=classes
-        )
-        rows.append((area, balanced_accuracy_score(truth[test], classes[shares.argmax(1)])))
-    area, accuracy = np.mean(rows, axis=0)
-    return {"slides_auroc": float(area), "slides_balanced_accuracy": float(accuracy)}
+        shares = fit_logistic(pooled[train], truth[train], classes).probabilities(pooled[test])
+        rows.append(classification_scores(truth[test], shares.argmax(1), shares, classes))
+    return {f"slides_{name}": float(np.mean([row[name] for row in rows])) for name in ("auroc", "balanced_accuracy")}
 
 
 def pool(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -51,7 +42,7 @@ def pool(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> tuple[
     _, first, number = np.unique(groups, return_index=True, return_inverse=True)
     sums = np.zeros((len(first), features.shape[1]))
     np.add.at(sums, number, features)
-    return sums / np.bincount(number)[:, None], labels[first]
+    return (sums / np.bincount(number)[:, None]).astype(np.float32), labels[first].astype(np.int64)
 
 
 def check_patients(labels: np.ndarray, groups: np.ndarray, where: str) -> None:

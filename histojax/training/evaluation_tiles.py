@@ -20,7 +20,6 @@ from histojax.data.coded import Coded
 from histojax.data.tiles import Facts
 from histojax.evaluation import online
 from histojax.evaluation.evaluators import FIT
-from histojax.evaluation.slides_online import check_patients
 from histojax.training.evaluation_split import (
     Parting,
     TileSet,
@@ -53,6 +52,8 @@ def _open_slides(config: ConfigDict) -> online.EvalTiles | None:
     """The labelled tiles of eval.slides, at most eval.max_tiles; raises UserError where patients cannot be judged."""
     if not config.eval.slides:
         return None
+    from histojax.evaluation.slides_online import check_patients
+
     setting = f"eval.slides={config.eval.slides}"
     source = _open(config, "eval.slides", config.eval.slides, seed=3)
     labelled = np.flatnonzero(source.labels >= 0)

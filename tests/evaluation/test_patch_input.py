@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from histojax.common.errors import UserError
-from histojax.evaluation.patch_input import encoder_name, of_one_mind, read_patches
+from histojax.evaluation.patch_input import of_one_mind, read_patches
+from histojax.evaluation.provenance import encoder_name
 from histojax.features.feature_file import Rows, write_features
 from histojax.features.stored import Geometry, Origin
 
@@ -34,7 +35,7 @@ def test_files_are_joined_and_unlabelled_tiles_counted(tmp_path):
     found = read_patches([tmp_path / "features_uni"])
     assert found.classes == ("A", "B", "C") and found.labels.tolist() == [0, 1, 2, 2]
     assert found.left_out == {"without a label": 1} and found.groups.tolist() == ["p", "q", "", ""]
-    assert encoder_name(found) == "uni" and found.counts() == {"A": 1, "B": 1, "C": 2}
+    assert encoder_name(found.headers) == "uni" and found.counts() == {"A": 1, "B": 1, "C": 2}
 
 
 def test_arrays_are_a_file_too(tmp_path):

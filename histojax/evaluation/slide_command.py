@@ -50,8 +50,8 @@ models, trained as Wagner et al. 2023 published, one bag a step:
                        attention and gated_attention (Ilse et al.), transmil (Shao et al.); default mean,transformer
   --epochs 8  --learning-rate 2e-5  --weight-decay 2e-5  --validate-every 1000 (steps, at most a pass)
   --keep loss|auroc    which step's parameters are kept: by the validation part, never by the test
-  --at-once N          processes that share the folds (default 1). On two cores two take 0.5 to 0.7 of the time with
-                       small bags; the predictions are the same. The same command on another machine joins in, too
+  --at-once N          processes that share the folds (default 1): one alone keeps few cores busy with small bags. The
+                       predictions are the same; the same command on another machine joins in, too
   --max-tiles N        tiles of a bag that a training step sees, drawn anew each time (default 0: all)
 
 more cohorts, doubts:
