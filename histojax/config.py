@@ -234,7 +234,8 @@ def _log() -> ConfigDict:
 def _mesh() -> ConfigDict:
     return ConfigDict(
         dict(
-            fsdp=False,  # split parameters and optimiser over the devices
+            fsdp=False,  # split parameters, optimiser and moving average over the devices
+            fsdp_devices=0,  # so many devices share one copy of them, others have further copies; 0: all share one
             batch_shards=0,  # parts of the batch with masks, KoLeo and iBOT centre of their own; 0: one a device
         )
     )

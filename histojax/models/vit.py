@@ -7,6 +7,7 @@ scan, so that forty blocks compile as fast as one.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -144,16 +145,18 @@ class ViT(nnx.Module):
         key: jax.Array | None = None,
         shards: int = 1,
         first_blocks: Any = None,
+        gather: Callable[[Any], Any] = lambda params: params,
     ) -> dict[str, jax.Array]:
         """Tokens of images (N, H, W, 3), float32 and normalised; sides must be multiples of the patch.
 
         Returns float32 `cls` (N, D), `registers` (N, R, D), `patches` (N, h*w, D), all after the final norm, and
         `prenorm` (N, 1+R+h*w, D). Where `masks` (N, h*w) bool is true the mask token replaces the patch. `key`
         turns on stochastic depth, drawn for each of `shards` equal parts of the batch. `first_blocks` are stacked
-        parameters of blocks that run before the module's own; together they are `depth`.
+        parameters of blocks that run before the module's own; together they are `depth`. `gather` is called with
+        the parameters of each block where they are about to be used.
         """
         x = self.embed(images, masks)
-        prenorm = self._run_blocks(x, key, shards, first_blocks)
+        prenorm = self._run_blocks(x, key, shards, first_blocks, gather)
         return self._split(prenorm)
 
     def intermediate(self, images: jax.Array, blocks: int | tuple[int, ...] = 1, norm: bool = True) -> list[dict]:
@@ -201,7 +204,9 @@ class ViT(nnx.Module):
         x, prefix = self.norm(prenorm) if norm else prenorm, self.config.prefix
         return {"cls": x[:, 0], "registers": x[:, 1:prefix], "patches": x[:, prefix:], "prenorm": prenorm}
 
-    def _run_blocks(self, x: jax.Array, key: jax.Array | None, shards: int, first_blocks: Any) -> jax.Array:
+    def _run_blocks(
+        self, x: jax.Array, key: jax.Array | None, shards: int, first_blocks: Any, gather: Callable[[Any], Any]
+    ) -> jax.Array:
         """The residual stream after all blocks, the first ones and the module's own in one scan each."""
         c = self.config
         keys = None if key is None or not c.drop_path else jax.random.split(key, c.depth)
@@ -213,30 +218,46 @@ class ViT(nnx.Module):
             count = len(jax.tree.leaves(stacked)[0])
             own = None if keys is None else keys[start : start + count]
             if own is None or c.drop_path_uniform:
-                x = self._scan(x, graph, stacked, own, shards)
+                x = self._scan(x, graph, stacked, own, shards, gather)
             else:
-                x = self._unrolled(x, graph, stacked, own, shards, start)
+                x = self._unrolled(x, graph, stacked, own, shards, start, gather)
             start += count
         return x
 
-    def _scan(self, x: jax.Array, graph: nnx.GraphDef, stacked: Any, keys: jax.Array | None, shards: int) -> jax.Array:
+    def _scan(
+        self,
+        x: jax.Array,
+        graph: nnx.GraphDef,
+        stacked: Any,
+        keys: jax.Array | None,
+        shards: int,
+        gather: Callable[[Any], Any],
+    ) -> jax.Array:
         c = self.config
 
         def body(x, layer):
             params, layer_key = layer
-            return nnx.merge(graph, params)(x, c.drop_path, layer_key, shards), None
+            return nnx.merge(graph, gather(params))(x, c.drop_path, layer_key, shards), None
 
         return jax.lax.scan(_remat(body, c.remat), x, (stacked, keys), unroll=c.unroll)[0]
 
     def _unrolled(
-        self, x: jax.Array, graph: nnx.GraphDef, stacked: Any, keys: jax.Array, shards: int, start: int
+        self,
+        x: jax.Array,
+        graph: nnx.GraphDef,
+        stacked: Any,
+        keys: jax.Array,
+        shards: int,
+        start: int,
+        gather: Callable[[Any], Any],
     ) -> jax.Array:
         """Rates that differ by block keep different numbers of rows, which a scan cannot express."""
         c = self.config
         for i, layer_key in enumerate(keys):
             rate = c.drop_path * (start + i) / max(c.depth - 1, 1)
             params = jax.tree.map(lambda p: p[i], stacked)  # noqa: B023
-            x = _remat(lambda x, p, k: nnx.merge(graph, p)(x, rate, k, shards), c.remat)(x, params, layer_key)  # noqa: B023
+            body = _remat(lambda x, p, k: nnx.merge(graph, gather(p))(x, rate, k, shards), c.remat)  # noqa: B023
+            x = body(x, params, layer_key)
         return x
 
 

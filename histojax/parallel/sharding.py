@@ -1,26 +1,119 @@
-"""How a training state lies on the devices of a mesh."""
+"""How a training state lies on the devices of a mesh, and how its parts come together where they are used.
+
+Which axis of an array is split is said by rules, the first one whose pattern is found in the path of the array.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from histojax.parallel.mesh import BATCH, WHOLE
 
-def state_sharding(state: Any, mesh: Mesh, fsdp: bool) -> Any:
-    """A sharding for each leaf of `state` (arrays or shapes) over the mesh axis "data": replicated, or with
-    `fsdp` the last divisible axis of every large leaf is split (never the leading axis of stacked blocks)."""
-    devices = mesh.shape["data"]
+Tree = Any
+Path = tuple[str, ...]
+SMALLEST = 2**14  # numbers of an array (of one block's, if it is stacked) from which on it is worth a split
 
-    def shard(leaf) -> NamedSharding:
-        spec: list[str | None] = [None] * len(leaf.shape)
-        if fsdp and np.prod(leaf.shape) >= 2**14:
-            for axis in reversed(range(len(leaf.shape))):
-                if leaf.shape[axis] % devices == 0 and (axis or len(leaf.shape) == 1):
-                    spec[axis] = "data"
-                    break
-        return NamedSharding(mesh, PartitionSpec(*spec))
+# pattern in the path: axes that may be split, counted from the front, or "largest": the largest one that divides
+RULES: tuple[tuple[str, tuple[int, ...] | str], ...] = (
+    (r"(^|/)centres/", ()),  # read whole in every step, and small
+    (r"(^|/)last_layer/", (0,)),  # prototypes over their number K: a device has whole prototypes
+    (r"(^|/)mlp[_0-9]*/", "largest"),
+    (r"(^|/)(first_)?blocks/", "largest"),  # never the axis on which the blocks are stacked, see `axis`
+    (r"", "largest"),
+)
+STACKED = re.compile(r"(^|/)(first_)?blocks/")
 
-    return jax.tree.map(shard, state)
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The places of arrays on a mesh. Hashable, so that a compiled step belongs to one layout."""
+
+    mesh: Mesh
+
+    @property
+    def devices(self) -> int:
+        """Devices among which a batch is split."""
+        return self.mesh.size
+
+    @property
+    def sharers(self) -> int:
+        """Devices that share one copy of the state."""
+        return self.mesh.shape["fsdp"]
+
+    @property
+    def batch(self) -> NamedSharding:
+        """Of arrays whose leading axis is the batch."""
+        return NamedSharding(self.mesh, BATCH)
+
+    @property
+    def whole(self) -> NamedSharding:
+        """Of arrays that every device has."""
+        return NamedSharding(self.mesh, WHOLE)
+
+    def state(self, state: Tree) -> Tree:
+        """A sharding for each leaf of a state, or of a part of it (arrays or shapes)."""
+
+        def place(path: Any, leaf: Any) -> NamedSharding:
+            name = _name(path)
+            if not STACKED.search(name):
+                return NamedSharding(self.mesh, self.spec(name, leaf.shape))
+            return NamedSharding(self.mesh, PartitionSpec(None, *self.spec(name, leaf.shape[1:])))
+
+        return jax.tree_util.tree_map_with_path(place, state)
+
+    def spec(self, name: str, shape: tuple[int, ...]) -> PartitionSpec:
+        """Of an array with that path; `shape` is that of one block where blocks are stacked."""
+        chosen = axis(name, shape, self.sharers)
+        return PartitionSpec(*("fsdp" if i == chosen else None for i in range(len(shape))))
+
+    def gather(self, tree: Tree, prefix: str) -> Tree:
+        """The parameters below the path `prefix` whole on every device, where they are about to be used.
+
+        One block's are, where this is called within the scan over blocks. Their gradients go the other way: what
+        the devices found is added up, and each keeps its part (reduce-scatter).
+        """
+        if self.sharers == 1:
+            return tree
+
+        def whole(path: Any, leaf: jax.Array) -> jax.Array:
+            return _whole(leaf, self.whole, NamedSharding(self.mesh, self.spec(f"{prefix}/{_name(path)}", leaf.shape)))
+
+        return jax.tree_util.tree_map_with_path(whole, tree)
+
+    def split(self, x: jax.Array) -> jax.Array:
+        """x, with its leading axis split over all devices."""
+        return jax.lax.with_sharding_constraint(x, self.batch)
+
+
+def axis(name: str, shape: tuple[int, ...], parts: int) -> int | None:
+    """The axis of an array that is split into so many parts, None if it stays whole."""
+    if parts == 1 or np.prod(shape) < SMALLEST:
+        return None
+    allowed = next(where for pattern, where in RULES if re.search(pattern, name))
+    axes = range(len(shape)) if allowed == "largest" else [int(i) for i in allowed if int(i) < len(shape)]
+    divisible = [i for i in axes if shape[i] % parts == 0]
+    return max(divisible, key=lambda i: shape[i], default=None)
+
+
+def _name(path: Any) -> str:
+    return "/".join(str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", part)))) for part in path)
+
+
+def _whole(x: jax.Array, whole: NamedSharding, part: NamedSharding) -> jax.Array:
+    """x on every device, its gradient in parts."""
+
+    @jax.custom_vjp
+    def gather(x: jax.Array) -> jax.Array:
+        return jax.lax.with_sharding_constraint(x, whole)
+
+    def backward(_: None, slope: jax.Array) -> tuple[jax.Array]:
+        return (jax.lax.with_sharding_constraint(slope, part),)
+
+    gather.defvjp(lambda x: (gather(x), None), backward)
+    return gather(x)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from flax import nnx
 from histojax.models.lora import declare_pairs, has_pairs
 from histojax.models.parts import FIRST
 from histojax.models.vit import ViT, ViTConfig
+from histojax.parallel.sharding import Layout
 from histojax.ssl.augment import CropConfig
 from histojax.ssl.choice import ALL, Choice
 from histojax.ssl.heads import Head, HeadConfig
@@ -59,6 +61,7 @@ class Recipe:
     train: Choice = ALL
     batching: str = "map"  # how crops are made, see ssl.augment
     features_px: int = 224
+    layout: Layout | None = None  # of a step over several devices, see make_step
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -96,6 +99,10 @@ class Recipe:
     def backbone(self, params: Tree, images: jax.Array, masks: jax.Array | None = None, **how: Any) -> dict:
         """Tokens of normalised images by a backbone that is whole or merged (models.parts), see ViT.__call__."""
         rest = {name: part for name, part in params.items() if name != FIRST}
+        if self.layout:
+            ends = {name: part for name, part in rest.items() if name != "blocks"}
+            rest |= self.layout.gather(ends, "backbone")
+            how["gather"] = partial(self.layout.gather, prefix="backbone/blocks")
         network = nnx.merge(_vit_graph(self.vit, has_pairs(params["blocks"])), rest)
         return network(images, masks, first_blocks=params.get(FIRST), **how)
 
@@ -103,7 +110,8 @@ class Recipe:
         """(bottleneck features, prototypes) of tokens by the head `module`, see Head.__call__."""
         module = module if module in params else "dino_head"
         config = self.ibot_head if module == "ibot_head" else self.head
-        return nnx.merge(_head_graph(config), params[module])(tokens)
+        head = self.layout.gather(params[module], module) if self.layout else params[module]
+        return nnx.merge(_head_graph(config), head)(tokens)
 
     def optimizer(self, student: Tree, schedule: Mapping[str, Any]) -> optax.GradientTransformation:
         """AdamW with the multipliers of every leaf of a trainable tree, at one step's values of the schedules."""

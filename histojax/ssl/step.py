@@ -14,10 +14,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from histojax.models.parts import merge
-from histojax.parallel.sharding import state_sharding
+from histojax.parallel.mesh import AXES, BATCH
+from histojax.parallel.sharding import Layout
 from histojax.ssl import health
 from histojax.ssl.augment import multi_crop, normalize, resize
 from histojax.ssl.heads import logits
@@ -52,26 +53,29 @@ class TeacherOutput:
     centres: dict[str, Centre]
 
 
-def make_step(recipe: Recipe, mesh: Mesh | None = None, fsdp: bool = False) -> Any:
+def make_step(recipe: Recipe, mesh: Mesh | None = None) -> Any:
     """The step(state, images, key, schedule) -> (state, metrics), a jax.jit function; `state` is given away.
 
     images (B, P, P, 3) uint8; key the root key of the run, folded with the step inside; schedule the scalars of
-    Schedules.at. Metrics are float32 scalars. Over a mesh with axis "data", images are split and the state is
-    replicated, or split as well with `fsdp`.
+    Schedules.at. Metrics are float32 scalars. Over a mesh of parallel.mesh, images are split over all devices, and
+    the state lies on them as parallel.sharding says.
     """
+    layout = None if mesh is None or mesh.size == 1 else Layout(mesh)
+    recipe = dataclasses.replace(recipe, layout=layout)
 
     def step(state: TrainState, images: jax.Array, key: jax.Array, schedule: dict) -> tuple[TrainState, Metrics]:
         crop_key, mask_key, drop_key = step_keys(key, state.step)
-        views = make_views(recipe, images, crop_key, mask_key, mesh)
+        views = make_views(recipe, images, crop_key, mask_key)
         return update(recipe, state, views, schedule, drop_key)
 
     options = _compiler_options(mesh.devices.flat[0].platform if mesh else jax.default_backend())
-    if mesh is None or mesh.size == 1:
+    if layout is None:
         return jax.jit(step, donate_argnums=0, compiler_options=options)
-    split, whole = (NamedSharding(mesh, PartitionSpec(*a)) for a in (("data",), ()))
-    shapes = jax.eval_shape(lambda: recipe.start(recipe.init(jax.random.key(0))))
-    where = state_sharding(shapes, mesh, fsdp)
-    shardings: dict[str, Any] = {"in_shardings": (where, split, whole, whole), "out_shardings": (where, whole)}
+    where = layout.state(jax.eval_shape(lambda: recipe.start(recipe.init(jax.random.key(0)))))
+    shardings: dict[str, Any] = {
+        "in_shardings": (where, layout.batch, layout.whole, layout.whole),
+        "out_shardings": (where, layout.whole),
+    }
     return jax.jit(step, donate_argnums=0, compiler_options=options, **shardings)
 
 
@@ -93,25 +97,23 @@ def _compiler_options(platform: str) -> dict[str, str]:
     return options
 
 
-def make_views(
-    recipe: Recipe, images: jax.Array, crop_key: jax.Array, mask_key: jax.Array, mesh: Mesh | None = None
-) -> Views:
+def make_views(recipe: Recipe, images: jax.Array, crop_key: jax.Array, mask_key: jax.Array) -> Views:
     """Crops and masks of uint8 images (B, P, P, 3). Each image's crops depend on its place in the batch, not on
     the device that makes them."""
+    layout = recipe.layout
 
     def crop(images: jax.Array, first: jax.Array):
         return multi_crop(crop_key, images, first, recipe.crops, batching=recipe.batching)
 
-    if mesh is None or mesh.size == 1:
+    if layout is None:
         crops = crop(images, jnp.int32(0))
     else:
-        local = images.shape[0] // mesh.size
-        split = PartitionSpec("data")
+        local = images.shape[0] // layout.devices
         mapped = jax.shard_map(
-            lambda x: crop(x, jax.lax.axis_index("data") * local),
-            mesh=mesh,
-            in_specs=split,
-            out_specs=(split, split),
+            lambda x: crop(x, jax.lax.axis_index(AXES) * local),
+            mesh=layout.mesh,
+            in_specs=BATCH,
+            out_specs=(BATCH, BATCH),
         )
         crops = mapped(images)
     grid = (recipe.crops.global_px // recipe.vit.patch,) * 2
@@ -197,7 +199,7 @@ def student_gradient(
 
     gradients, terms = gradient_of("global", views.global_crops, keys[0])
     if views.local_crops.shape[1] and has_terms(recipe, "local"):
-        crops = after(views.local_crops, (gradients, terms))
+        crops, (gradients, terms) = after(views.local_crops, (gradients, terms))
         more, local = gradient_of("local", crops, keys[1])
         gradients, terms = jax.tree.map(jnp.add, gradients, more), terms | local
     return gradients, {"loss": sum(terms.values(), start=jnp.float32(0)), **terms}
@@ -223,15 +225,16 @@ def see(
     return Pass(recipe, student, cls, tokens["patches"], views.masks, local, target.cls, target.patches)
 
 
-def after(x: jax.Array, done: Tree) -> jax.Array:
-    """x, but not before every array of `done` is there.
+def after(x: jax.Array, done: Tree) -> tuple[jax.Array, Tree]:
+    """(x, done), where x is not there before every array of `done` is.
 
-    A barrier says so, yet XLA:CPU drops it before it puts its work in order. What holds there too is a dependence by
-    arithmetic on a number of each array: zero times a float is not folded away.
+    On a GPU or TPU the barrier holds as long as what comes out of it is used, both sides of it. XLA:CPU drops
+    barriers before it puts its work in order; what holds there is a dependence by arithmetic on a number of each
+    array, which in turn GPUs simplify away.
     """
     x, done = jax.lax.optimization_barrier((x, done))
     numbers = jnp.stack([jnp.isfinite(jnp.ravel(leaf)[0]) for leaf in jax.tree.leaves(done)])
-    return x + 0.0 * numbers.all().astype(x.dtype)
+    return x + 0.0 * numbers.all().astype(x.dtype), done
 
 
 def _flat(crops: jax.Array) -> jax.Array:
@@ -243,11 +246,12 @@ def make_features(recipe: Recipe, mesh: Mesh | None = None) -> Callable:
 
     Tiles of another size than `features_px` are resized on the device, bicubic with antialiasing.
     """
+    layout = None if mesh is None or mesh.size == 1 else Layout(mesh)
+    recipe = dataclasses.replace(recipe, layout=layout)
 
     def features(backbone: Tree, images: jax.Array) -> jax.Array:
         return recipe.backbone(backbone, normalize(resize(images, recipe.features_px), recipe.crops))["cls"]
 
-    if mesh is None or mesh.size == 1:
+    if layout is None:
         return jax.jit(features)
-    split = NamedSharding(mesh, PartitionSpec("data"))
-    return jax.jit(features, in_shardings=(None, split), out_shardings=NamedSharding(mesh, PartitionSpec()))
+    return jax.jit(features, in_shardings=(None, layout.batch), out_shardings=layout.whole)

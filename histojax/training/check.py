@@ -43,7 +43,7 @@ _WHOLE = {
     "checkpoint.every checkpoint.keep log.every",
     Range(): "seed model.registers crops.local_crops teacher.temp_warmup_epochs optim.warmup_epochs "
     "optim.freeze_last_layer_epochs optim.freeze_backbone_steps data.workers eval.split_seed "
-    "monitor.grace_steps mesh.batch_shards",
+    "monitor.grace_steps mesh.batch_shards mesh.fsdp_devices",
 }
 _NUMBERS = {
     Range(): "loss.dino_weight loss.ibot_weight loss.koleo_weight loss.kde_weight optim.base_lr optim.min_lr "

@@ -12,13 +12,12 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from histojax.common import cli
@@ -31,7 +30,8 @@ from histojax.config import last_step
 from histojax.data import BadTileLog
 from histojax.evaluation import online
 from histojax.evaluation.evaluators import chooser, evaluators
-from histojax.parallel.sharding import state_sharding
+from histojax.parallel.mesh import batch_sharding
+from histojax.parallel.sharding import Layout
 from histojax.runs.folder import RunFolder
 from histojax.runs.metrics import MetricWriter
 from histojax.ssl import terms
@@ -104,7 +104,7 @@ class Loop:
         self.config, self.recipe, self.mesh, self.workdir = config, recipe, mesh, workdir
         self.source, self.tiles, self.start, self.stop = source, tiles, start, stop
         self.main = jax.process_index() == 0
-        self.split = None if mesh is None else NamedSharding(mesh, PartitionSpec("data"))
+        self.split = None if mesh is None else batch_sharding(mesh)
         self.last = last_step(config)
         self.schedules = schedules_of(config)
         self.evaluators = evaluators(config.eval.k)
@@ -130,7 +130,7 @@ class Loop:
         self.key = jax.random.key(c.seed)
         self.checkpoints = Checkpoints(self.workdir / "checkpoints", c.checkpoint.keep)
         resumed = self.start.step
-        split = None if self.mesh is None else partial(state_sharding, mesh=self.mesh, fsdp=c.mesh.fsdp)
+        split = None if self.mesh is None else Layout(self.mesh).state
         if resumed is None:
             self.state = first_state(self.recipe, self.start, jax.random.fold_in(self.key, 2**31 - 1), split)
         else:
@@ -191,7 +191,7 @@ class Loop:
         self.progress.note("compiling the training step (once a start) ...")
         shape = (c.batch_size, c.data.tile_px, c.data.tile_px, 3)
         images = jax.ShapeDtypeStruct(shape, np.uint8, sharding=self.split)
-        step = make_step(self.recipe, self.mesh, c.mesh.fsdp)
+        step = make_step(self.recipe, self.mesh)
         compiled = step.lower(self.state, images, self.key, self.schedules.at(self.step)).compile()
         give_back_freed()
         plan, words = compiled.memory_analysis(), f"compiled in {time.monotonic() - began:.0f} s"

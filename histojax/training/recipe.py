@@ -49,6 +49,11 @@ def recipe_of(config: ConfigDict, platform: str = "cpu", devices: int = 1) -> Re
     )
 
 
+def sharers(config: ConfigDict, devices: int) -> int:
+    """How many of so many devices share one copy of the state."""
+    return (config.mesh.fsdp_devices or devices) if config.mesh.fsdp else 1
+
+
 def schedules_of(config: ConfigDict) -> Schedules:
     """The schedules of a checked configuration, over all its steps."""
     length, o, t = config.epoch_steps, config.optim, config.teacher

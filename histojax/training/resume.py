@@ -12,7 +12,7 @@ from histojax.runs.folder import check_folder, stored_run
 
 MAY_CHANGE = (
     *("name", "stop_step", "log", "checkpoint", "data.workers", "data.max_bad_share"),
-    *("eval.batch_size", "monitor.action", "mesh.fsdp"),
+    *("eval.batch_size", "monitor.action", "mesh.fsdp", "mesh.fsdp_devices"),
 )
 TILES = ("data.train", "eval.data", "eval.test")  # may be placed or written otherwise if they are the same tiles
 

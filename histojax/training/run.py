@@ -7,14 +7,13 @@ import sys
 from pathlib import Path
 
 import jax
-import numpy as np
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from histojax.common.errors import UserError
 from histojax.common.signals import Stop
 from histojax.config import last_step
 from histojax.parallel.backend import is_out_of_memory, start_backend
+from histojax.parallel.mesh import make_mesh
 from histojax.runs.folder import RunFolder, disk_free_check
 from histojax.ssl.recipe import Recipe
 from histojax.training import results
@@ -23,7 +22,7 @@ from histojax.training.evaluation_tiles import open_evaluation, open_training
 from histojax.training.first_state import abstract_state
 from histojax.training.loop import Loop, Stopped
 from histojax.training.plan import plan, state_bytes
-from histojax.training.recipe import recipe_of
+from histojax.training.recipe import recipe_of, sharers
 from histojax.training.resume import begun_run, check_same_tiles, check_step, facts_of, shards_to_use
 from histojax.training.start import Start, load_start
 from histojax.zoo.run_checkpoints import newest_step, notes_of
@@ -55,8 +54,8 @@ def train(
         if earlier is not None:
             check_same_tiles(workdir, earlier, facts)
         recipe = recipe_of(config, jax.default_backend(), shards)
-        mesh = Mesh(np.array(jax.devices()), ("data",)) if jax.device_count() > 1 else None
         _check_devices(config, recipe)
+        mesh = make_mesh(sharers(config, jax.device_count()))
         start = _weights(config, recipe, workdir, offline)
         if main:
             _say(plan(config, recipe, source, tiles, start))
@@ -105,6 +104,8 @@ def _check_devices(config: ConfigDict, recipe: Recipe) -> None:
     faults = list(batch_faults(config, recipe.shards))
     if config.batch_size % jax.device_count():
         faults.append(f"batch_size={config.batch_size} is not a multiple of the {jax.device_count()} devices")
+    if jax.device_count() % sharers(config, jax.device_count()):
+        faults.append(f"mesh.fsdp_devices={config.mesh.fsdp_devices} does not divide the {jax.device_count()} devices")
     if faults:
         raise UserError(f"{'; '.join(faults)} (change batch_size, or set mesh.batch_shards)")
 
