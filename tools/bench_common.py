@@ -61,14 +61,14 @@ def in_turns(
     return found
 
 
-def summary(found: Mapping[str, Sequence[Spent]]) -> dict[str, Any]:
-    """{"rounds", "sides", "ratios"} of readings for one unit, see above."""
+def summary(found: Mapping[str, Sequence[Spent]], ours: str = OURS) -> dict[str, Any]:
+    """{"rounds", "sides", "ratios"} of readings for one unit, see above; ratios are to the side `ours`."""
     sides = {name: _medians(readings) for name, readings in found.items() if readings}
-    mine = sides.get(OURS)
+    mine = sides.get(ours)
     ratios = {
         name: {kind: _rounded(side[f"{kind}_seconds"] / mine[f"{kind}_seconds"]) for kind in ("wall", "cpu")}
         for name, side in sides.items()
-        if mine and name != OURS and min(mine["wall_seconds"], mine["cpu_seconds"]) > 0
+        if mine and name != ours and min(mine["wall_seconds"], mine["cpu_seconds"]) > 0
     }
     return {"rounds": max(map(len, found.values())), "sides": sides, "ratios": ratios}
 
