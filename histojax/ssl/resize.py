@@ -131,6 +131,8 @@ def _weights(
     """Keys' cubic kernel with a = -0.5 about the centres, widened when shrinking; pixels off the box count 0."""
     weights = _cubic((position + 0.5 - centre) / jnp.maximum(scale, 1.0))
     weights = jnp.where((position >= start) & (position < start + length), weights, 0.0)
+    # without the barrier XLA:GPU writes the formula above into every use of a weight, and compiles for minutes
+    weights = jax.lax.optimization_barrier(weights)
     return weights / weights.sum(-1, keepdims=True)
 
 
