@@ -1,0 +1,129 @@
+"""The line between processes, here between threads: rounds, words of a process that leaves, lines that break."""
+
+import socket
+import threading
+import time
+
+import pytest
+
+from histojax.parallel import agreement
+from histojax.parallel.agreement import DIED, Together
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(agreement, "GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(agreement, "NEWS_SECONDS", 0.1)
+
+
+def gather_of(count):
+    """(processes, [(index, words, code) of those that had to end])."""
+    ends = []
+    first, port, word = Together.host(count, end=lambda *how: ends.append((0, *how)))
+    others = [
+        Together.join("127.0.0.1", port, word, i, count, end=lambda *how, i=i: ends.append((i, *how)))
+        for i in range(1, count)
+    ]
+    return [first, *others], ends
+
+
+def at_once(calls):
+    """What each of the calls returns, all made at the same time."""
+    found = [None] * len(calls)
+
+    def run(place, call):
+        found[place] = call()
+
+    threads = [threading.Thread(target=run, args=pair, daemon=True) for pair in enumerate(calls)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    return found
+
+
+def eventually(condition):
+    for _ in range(500):
+        if condition():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_every_process_hears_what_all_said_round_by_round():
+    processes, ends = gather_of(3)
+    for number in range(20):
+        said = at_once([lambda one=one, n=number: one.gather([one.index, n]) for one in processes])
+        assert said == [[[0, number], [1, number], [2, number]]] * 3
+    assert at_once([lambda one=one: one.from_first(f"said by {one.index}") for one in processes]) == ["said by 0"] * 3
+    at_once([one.close for one in processes])
+    time.sleep(0.1)
+    assert not ends
+    assert [one.failed for one in processes] == [None] * 3
+
+
+def test_a_process_alone_agrees_with_itself():
+    one = Together()
+    assert one.gather("x") == ["x"] and one.from_first(3) == 3 and one.main
+    one.leave("words", 2)
+    one.close()
+    assert one.failed is None
+
+
+@pytest.mark.parametrize("who", [0, 2])
+def test_the_others_end_with_the_words_of_one_that_failed(who):
+    """Also those that wait for it in a round."""
+    processes, ends = gather_of(3)
+    waiting = processes[1]
+    threading.Thread(target=waiting.gather, args=(1,), daemon=True).start()
+    processes[who].leave("tiles/: no such folder", 2)
+    assert processes[who].failed == 2
+    assert eventually(lambda: len(ends) == 2)
+    assert {index for index, _, _ in ends} == {0, 1, 2} - {who}
+    for _, words, code in ends:
+        assert code == 2
+        assert f"process {who} of 3 on {socket.gethostname()} ended: tiles/: no such folder" in words
+
+
+def test_two_that_fail_alike_each_say_it_themselves():
+    processes, _ = gather_of(2)
+    at_once([lambda one=one: one.leave("no such folder", 2) for one in processes])
+    assert [one.failed for one in processes] == [2, 2]
+
+
+@pytest.mark.parametrize(("who", "expected"), [(1, "process 1 of 3 on"), (0, "process 0 died")])
+def test_a_broken_line_ends_the_others(who, expected):
+    """As the kernel closes the connections of a process that was killed."""
+    processes, ends = gather_of(3)
+    at_once([lambda one=one: one.gather(0) for one in processes])
+    processes[who]._end = lambda *how: None
+    hub = processes[0]._hub
+    if who == 0:
+        hub._ended = {"a hub that is gone": "tells nobody"}
+    for line in [processes[who]._line, *(hub._lines.values() if who == 0 else ())]:
+        line.shutdown(socket.SHUT_RDWR)
+    assert eventually(lambda: {index for index, _, _ in ends} >= {0, 1, 2} - {who})
+    words, code = next((words, code) for index, words, code in ends if index == 2)
+    assert code == DIED
+    assert expected in words and "died" in words
+
+
+def test_a_silent_process_counts_as_dead(monkeypatch):
+    """A host that is gone closes no connection."""
+    monkeypatch.setattr("histojax.parallel.hub.SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr("histojax.parallel.hub.BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(agreement, "BEAT_SECONDS", 0.05)
+    ends = []
+    _, port, word = Together.host(2, end=lambda *how: ends.append(how))
+    line = socket.create_connection(("127.0.0.1", port))
+    line.sendall(f'{{"hello": 1, "word": "{word}", "host": "b"}}\n'.encode())
+    assert eventually(lambda: ends)
+    assert "process 1 of 2 on b gave no sign of life" in ends[0][0]
+
+
+def test_a_stranger_is_not_heard():
+    processes, ends = gather_of(2)
+    stranger = socket.create_connection(("127.0.0.1", processes[0]._hub.port))
+    stranger.sendall(b'{"hello": 1, "word": "guess", "host": "x"}\n{"leave": "stop", "code": 2}\nno json\n')
+    assert at_once([lambda one=one: one.gather(one.index) for one in processes]) == [[0, 1], [0, 1]]
+    assert not ends
