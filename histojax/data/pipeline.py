@@ -1,10 +1,9 @@
 """Grain pipelines: endless shuffled training batches, ordered evaluation batches.
 
 Batches are cut from one endless stream of tile numbers, each pass its own permutation, so batches run over pass
-borders and nothing is dropped. Whole batches are the unit of work of threads, worker processes and hosts: batch
-number b is the same whoever makes it, and a position in the stream is one number. That is why order and resume do
-not depend on the number of workers, and why the batches of all hosts of a step, in host order, are the batch that
-one host with the whole batch size would have drawn.
+borders and nothing is dropped. Whole batches are the unit of work of threads and worker processes, and of each a
+host makes the rows that its devices get: batch number b is the same whoever makes it, and a position in the stream is
+one number. That is why order and resume do not depend on the number of workers and hosts.
 
 Pitfall: Grain's workers read absl flags. In a program that never ran `app.run` they are unparsed and Grain
 fails with UnparsedFlagAccessError; `ensure_absl_flags_parsed` (called here whenever there are workers) marks
@@ -90,40 +89,46 @@ def train_iterator(
     tile_px: int,
     seed: int,
     workers: int = 0,
-    shard: tuple[int, int] = (0, 1),
+    rows: Sequence[int] | None = None,
 ) -> TrainIterator:
     """Iterator of dict(image (B, P, P, 3) uint8, label (B,) int32, index (B,) int64, bad (B,) int64).
 
-    `batch_size` is this host's; `shard` its (index, count). An unreadable tile is replaced by another, drawn
-    from (seed, position); its row then has the replacement's label and index, and `bad` is the number of the
-    tile that failed (else -1), to be given to `BadTileLog`. `workers` decode in processes; 0 uses threads of
-    this one. Raises UserError when none of 32 replacements can be read either.
+    `batch_size` is that of all hosts together, of which this one makes the `rows`, None: all. An unreadable tile is
+    replaced by another, drawn from (seed, position); its row then has the replacement's label and index, and `bad` is
+    the number of the tile that failed (else -1), to be given to `BadTileLog`. `workers` decode in processes; 0 uses
+    threads of this one. Raises UserError when none of 32 replacements can be read either.
     """
-    index, count = shard
-    if not 0 <= index < count:
-        raise UserError(f"shard {index} of {count}: the index must lie in 0 ... {count - 1}")
+    mine = range(batch_size) if rows is None else tuple(rows)
     # Grain adds the number of the pass to the seed: without mixing, seed 2 would be seed 1 one pass later
     mixed = int(np.random.SeedSequence(seed).generate_state(1)[0])
     order = grain.MapDataset.range(len(source)).shuffle(seed=mixed).repeat()
-    batches = order.map_with_index(_Load(source, tile_px, seed)).batch(batch_size)[index::count]
-    identity = {"seed": seed, "batch_size": batch_size, "tile_px": tile_px, "shard": [index, count]}
-    return TrainIterator(source, batches, workers, identity)
+    loaded = _Rows(order.map_with_index(_Load(source, tile_px, seed)), batch_size, mine)
+    identity = {"seed": seed, "batch_size": batch_size, "tile_px": tile_px}
+    return TrainIterator(source, loaded.batch(len(mine)), workers, identity)
 
 
 def eval_batches(
-    source: Source, indices: Sequence[int] | np.ndarray, batch_size: int, tile_px: int, workers: int = 0
+    source: Source,
+    indices: Sequence[int] | np.ndarray,
+    batch_size: int,
+    tile_px: int,
+    workers: int = 0,
+    rows: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
     """Batches of the tiles `indices`, in that order: dict(image, label, index, bad, valid), as in training.
 
-    All have `batch_size` rows. `valid` (B,) bool is False for the rows that pad the last batch (index -1) and for
-    unreadable tiles (`bad` is their number, the image black), which the caller leaves out and reports.
+    All have `batch_size` rows, of which `rows` are made here, None: all. `valid` (B,) bool is False for the rows that
+    pad the last batch (index -1) and for unreadable tiles (`bad` is their number, the image black), which the caller
+    leaves out and reports.
     """
     order = np.asarray(indices, np.int64)
     padded = np.pad(order, (0, -len(order) % batch_size), constant_values=-1)
     if not len(order):
         return
-    rows = grain.MapDataset.source(padded).map(_LoadOrBlank(source, tile_px)).batch(batch_size)
-    iterator = iter(_run(rows, workers))
+    mine = list(range(batch_size) if rows is None else rows)
+    chosen = padded.reshape(-1, batch_size)[:, mine].reshape(-1)
+    loaded = grain.MapDataset.source(chosen).map(_LoadOrBlank(source, tile_px)).batch(len(mine))
+    iterator = iter(_run(loaded, workers))
     try:
         yield from iterator
     finally:
@@ -134,6 +139,23 @@ def ensure_absl_flags_parsed() -> None:
     """Marks absl's flags as parsed with their defaults if nobody has parsed them; Grain's workers need that."""
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
+
+
+class _Rows(grain.MapDataset):
+    """Of every `batch_size` elements those at the places `rows`."""
+
+    def __init__(self, parent: grain.MapDataset, batch_size: int, rows: Sequence[int]):
+        super().__init__(parent)
+        self._batch_size, self._rows = batch_size, rows
+
+    def __len__(self) -> int:
+        return len(self._parent) // self._batch_size * len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return self.slice(index)
+        batch, place = divmod(index, len(self._rows))
+        return self._parent[batch * self._batch_size + self._rows[place]]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,8 +26,9 @@ class Hub:
         self._gone: set[int] = set()  # said goodbye
         self._lock, self._sending = threading.RLock(), threading.Lock()
         self._ended: dict[str, Any] | None = None
-        both = {"family": socket.AF_INET6, "dualstack_ipv6": True} if socket.has_dualstack_ipv6() else {}
-        self._server = socket.create_server(("", 0), backlog=count + 8, **both)
+        both = socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if both else socket.AF_INET
+        self._server = socket.create_server(("", 0), family=family, backlog=count + 8, dualstack_ipv6=both)
         self.port: int = self._server.getsockname()[1]
         for work in (self._accept, self._beat):
             threading.Thread(target=work, daemon=True).start()

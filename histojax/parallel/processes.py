@@ -192,10 +192,15 @@ def _start(cluster: Cluster) -> Together:
     """Starts jax's own service, and the line between the processes by its help."""
     if cluster.index and cluster.address:
         _wait_for(cluster)
-    known = {"cluster_detection_method": "deactivate"} if cluster.address else {}
+    known = cluster.address is not None
     try:
         jax.distributed.initialize(
-            cluster.address, cluster.count, cluster.index, cluster.devices, initialization_timeout=300, **known
+            cluster.address,
+            cluster.count,
+            cluster.index,
+            cluster.devices,
+            cluster_detection_method="deactivate" if known else None,
+            initialization_timeout=int(START_SECONDS),
         )
     except (RuntimeError, ValueError, OSError) as error:
         said = " ".join(str(error).split())[:300]

@@ -10,29 +10,27 @@ from absl import logging
 from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
-from histojax.common.errors import UserError
 from histojax.data import train_iterator
+from histojax.parallel.host_values import place_rows, rows_here
 
 
 class Feed:
-    """Training batches, the next one already on its way to the device while a step runs."""
+    """Training batches, the next one already on its way to the device while a step runs.
+
+    `sharding` splits a batch over devices; a process reads the tiles that its own devices get.
+    """
 
     def __init__(self, config: ConfigDict, source: Any, sharding: NamedSharding | None, resume: dict[str, Any]):
-        shard = (jax.process_index(), jax.process_count())
-        if config.batch_size % shard[1]:
-            raise UserError(f"batch_size={config.batch_size} is not a multiple of the {shard[1]} processes")
-        d = config.data
-        self._iterator = train_iterator(
-            source, config.batch_size // shard[1], d.tile_px, config.seed, workers=d.workers, shard=shard
-        )
+        d, self._sharding, self._count = config.data, sharding, config.batch_size
+        rows = rows_here(sharding, self._count)
+        self._iterator = train_iterator(source, self._count, d.tile_px, config.seed, workers=d.workers, rows=rows)
         if resume:
-            self._iterator.set_state({**resume, "shard": list(shard)})
-        self._sharding = sharding
+            self._iterator.set_state(resume)
         self._ahead: tuple[jax.Array, np.ndarray] | None = None
         self.state = self._iterator.get_state()  # to go on with the batch that `take` would give
 
     def take(self) -> tuple[jax.Array, np.ndarray]:
-        """(images on the device, numbers of the unreadable tiles) of the next step."""
+        """(images on the devices, numbers of the unreadable tiles among this process's) of the next step."""
         if self._ahead is None:
             self.draw()
         assert self._ahead is not None
@@ -43,11 +41,7 @@ class Feed:
     def draw(self) -> None:
         """Reads one batch ahead and starts its way to the device."""
         batch = self._next()
-        images = batch["image"]
-        if self._sharding is None:
-            self._ahead = jax.device_put(images), batch["bad"]
-        else:
-            self._ahead = jax.make_array_from_process_local_data(self._sharding, images), batch["bad"]
+        self._ahead = place_rows(batch["image"], self._sharding, self._count), batch["bad"]
 
     def _next(self) -> dict[str, Any]:
         """The next batch. Workers of which one was killed are started anew, once: it is the same batch again."""

@@ -178,12 +178,28 @@ def test_checkpointed_by_orbax(folder, tmp_path):
 
 def test_hosts_share_the_batches_of_one(folder):
     whole = take(make(folder, batch_size=6), 5)
-    parts = [take(make(folder, batch_size=2, shard=(host, 3)), 5) for host in range(3)]
-    for step in range(5):
-        joined = {k: np.concatenate([part[step][k] for part in parts]) for k in whole[0]}
-        assert same([joined], [whole[step]])
-    with pytest.raises(UserError, match="shard 3 of 3"):
-        make(folder, shard=(3, 3))
+    for shares in ([[0, 1], [2, 3], [4, 5]], [[0, 3, 4, 5], [1, 2]]):
+        parts = [take(make(folder, batch_size=6, rows=rows), 5) for rows in shares]
+        for step in range(5):
+            for rows, part in zip(shares, parts):
+                assert same([part[step]], [{k: v[rows] for k, v in whole[step].items()}])
+
+
+def test_the_position_of_one_host_is_that_of_two(folder):
+    one = make(folder, batch_size=6)
+    take(one, 3)
+    second = make(folder, batch_size=6, rows=[3, 4, 5])
+    second.set_state(one.get_state())
+    assert same(take(second, 2), [{k: v[3:] for k, v in batch.items()} for batch in take(one, 2)])
+    assert second.get_state() == one.get_state()
+
+
+def test_hosts_share_evaluation_batches(folder):
+    source = open_source(folder)
+    whole = list(eval_batches(source, [9, 4, 0, 7, 2], 4, 24))
+    parts = [list(eval_batches(source, [9, 4, 0, 7, 2], 4, 24, rows=rows)) for rows in ([0, 2], [1, 3])]
+    for rows, part in zip(([0, 2], [1, 3]), parts):
+        assert same(part, [{k: v[rows] for k, v in batch.items()} for batch in whole])
 
 
 def test_one_percent_bad_survives_and_sixty_stops(tmp_path):
