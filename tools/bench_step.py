@@ -28,6 +28,7 @@ from histojax import config as configs
 from histojax.common.host_memory import give_back_freed
 from histojax.models.sizes import SIZES
 from histojax.ssl import step as steps
+from histojax.ssl.recipe import Recipe
 from histojax.ssl.state import parameter_count
 from histojax.training.recipe import recipe_of, schedules_of
 
@@ -67,9 +68,14 @@ def _config(args: argparse.Namespace) -> Any:
     return config
 
 
-def measure(config: Any, count: int, no_views: bool = False) -> tuple[list[Spent], dict[str, Any]]:
-    """(readings of `count` steps after one that warms up, facts: memory, compile time, size of the state)."""
-    recipe, key = recipe_of(config, jax.default_backend()), jax.random.key(0)
+def measure(
+    config: Any, count: int, no_views: bool = False, recipe: Recipe | None = None
+) -> tuple[list[Spent], dict[str, Any]]:
+    """(readings of `count` steps after one that warms up, facts: memory, compile time, size of the state).
+
+    `recipe` is that of the configuration unless given.
+    """
+    recipe, key = recipe or recipe_of(config, jax.default_backend()), jax.random.key(0)
     state = jax.jit(lambda k: recipe.start(recipe.init(k)))(key)
     parameters, size = parameter_count(state.parameters("student")), sum(x.nbytes for x in jax.tree.leaves(state))
     pixels = np.random.default_rng(0).integers(0, 256, (config.batch_size, 256, 256, 3)).astype(np.uint8)
