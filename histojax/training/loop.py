@@ -42,11 +42,12 @@ from histojax.training.checkpoints import Checkpoints
 from histojax.training.feed import Feed
 from histojax.training.first_state import abstract_state, first_state
 from histojax.training.monitor import Monitor, Verdict
+from histojax.training.pace import mfu_of_a_step_a_second, with_mfu
 from histojax.training.recipe import schedules_of
 from histojax.training.resume import MAY_CHANGE, TILES
 from histojax.training.start import Start
 
-SHOWN = ("loss", *terms.NAMES)  # on the progress line
+SHOWN = ("loss", *terms.NAMES, "mfu")  # on the progress line
 
 
 @dataclasses.dataclass
@@ -109,6 +110,7 @@ class Loop:
         self.schedules = schedules_of(config)
         self.evaluators = evaluators(config.eval.k)
         self.monitor = Monitor.from_config(config)
+        self.mfu = mfu_of_a_step_a_second(recipe, config.batch_size)
         self.bad = BadTileLog(source, config.data.max_bad_share, workdir / "bad_tiles.csv" if self.main else None)
         self.notes = Notes(sources=start.sources)
         self.waiting: list[dict[str, jax.Array]] = []  # metrics of steps not fetched yet
@@ -289,12 +291,14 @@ class Loop:
         assert self.progress
         means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
         scheduled = {name: float(value) for name, value in self.schedules.at(step - 1).items()}
+        rates = with_mfu(self.progress.rates(), self.mfu)
         if self.writer:
             self.writer.write(step, means | scheduled)
             give_back_freed()  # evaluations and checkpoints leave gaps in the heap
             clocks = {"train_seconds": self.notes.seconds, "resident_mib": resident_mib()}
-            self.writer.write_timing(step, self.progress.rates() | {k: v for k, v in clocks.items() if v is not None})
-        self.progress.update(step=self.step, values={name: means[name] for name in SHOWN if name in means})
+            self.writer.write_timing(step, rates | {k: v for k, v in clocks.items() if v is not None})
+        shown = means | {"mfu": rates["mfu"]} if "mfu" in rates else means
+        self.progress.update(step=self.step, values={name: shown[name] for name in SHOWN if name in shown})
         self._judge(self.monitor.update(step, means))
 
     def _judge(self, verdict: Verdict | None) -> None:
