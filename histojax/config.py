@@ -130,6 +130,7 @@ def _loss() -> ConfigDict:
             kde_kappa=5.0,  # concentration of its von Mises-Fisher kernel
             student_temp=0.1,  # temperature of the student's softmax
             token_chunk=256,  # masked tokens scored against the prototypes at a time
+            targets="auto",  # of masked patches: kept, formed (again for the losses), parts (least memory); by size
         )
     )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -89,6 +90,13 @@ class Layout:
     def split(self, x: jax.Array) -> jax.Array:
         """x, with its leading axis split over all devices."""
         return jax.lax.with_sharding_constraint(x, self.batch)
+
+    def by_rows(self, function: Callable, *inputs: Any) -> Callable:
+        """`function`, run by each device on its rows; `inputs` are the PartitionSpecs of its arguments.
+
+        It returns rows. Gradients of arguments that every device has whole are added up over the devices.
+        """
+        return jax.shard_map(function, mesh=self.mesh, in_specs=inputs, out_specs=BATCH, check_vma=False)
 
 
 def axis(name: str, shape: tuple[int, ...], parts: int) -> int | None:

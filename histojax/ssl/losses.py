@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 
+from histojax.ssl.columns import Columns
 from histojax.ssl.heads import logits
-from histojax.ssl.targets import Targets
+from histojax.ssl.targets import FormedTargets, Targets
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def cross_entropy(
-    z: jax.Array, prototypes: jax.Array, targets: Targets, temp: float, chunk: int, mass: float = 1.0
+    z: jax.Array,
+    prototypes: jax.Array,
+    targets: Targets | FormedTargets,
+    temp: float,
+    chunk: int,
+    mass: float = 1.0,
 ) -> jax.Array:
     """(R, n) float32: cross-entropy of each student token with its target, sum_k P_k * -log softmax(s / temp)_k.
 
@@ -26,15 +31,17 @@ def cross_entropy(
     return _forward(z, prototypes, targets, temp, chunk, mass)[0]
 
 
-def _forward(z: jax.Array, prototypes: jax.Array, targets: Targets, temp: float, chunk: int, mass: float):
-    """The values, and what `_backward` needs. Each chunk is a plain matrix (tokens, K): CPUs are slow on more axes."""
-    parts = _Parts.of(z.shape[1], chunk)
+def _forward(
+    z: jax.Array, prototypes: jax.Array, targets: Targets | FormedTargets, temp: float, chunk: int, mass: float
+):
+    """The values, and what `_backward` needs."""
+    parts = Columns.of(z.shape[1], chunk)
 
     def part(i: jax.Array):
         s = logits(parts.rows(z, i), prototypes) / temp
         top = s.max(-1)
         log_sum = jnp.log(jnp.exp(s - top[:, None]).sum(-1)) + top
-        kernel, scale = _cut(targets, parts, i)
+        kernel, scale = targets.rows(parts, i)
         agreement = jnp.einsum("tk,tk->t", kernel * targets.prototype_scale, s, precision="highest") * scale
         return parts.columns(log_sum), parts.columns(agreement)
 
@@ -45,12 +52,12 @@ def _forward(z: jax.Array, prototypes: jax.Array, targets: Targets, temp: float,
 def _backward(temp: float, chunk: int, mass: float, kept: tuple, cotangent: jax.Array):
     """Gradients of z and prototypes: d/ds = (mass * softmax(s / temp) - P) / temp for each token."""
     z, prototypes, targets, log_sum = kept
-    parts = _Parts.of(z.shape[1], chunk)
+    parts = Columns.of(z.shape[1], chunk)
 
     def part(total: jax.Array, i: jax.Array):
         tokens = parts.rows(z, i)
         s = logits(tokens, prototypes) / temp
-        kernel, scale = _cut(targets, parts, i)
+        kernel, scale = targets.rows(parts, i)
         wanted = kernel * targets.prototype_scale * scale[:, None]
         by = (parts.rows(cotangent, i) / temp)[:, None]
         slope = (mass * jnp.exp(s - parts.rows(log_sum, i)[:, None]) - wanted) * by
@@ -62,44 +69,6 @@ def _backward(temp: float, chunk: int, mass: float, kept: tuple, cotangent: jax.
 
 
 cross_entropy.defvjp(_forward, _backward)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Parts:
-    """The n columns of arrays (R, n, ...) in `count` parts of `size`, the last one filled up with zeros."""
-
-    n: int
-    size: int
-    count: int
-
-    @classmethod
-    def of(cls, n: int, chunk: int) -> _Parts:
-        count = -(-n // chunk)
-        return cls(n, -(-n // count), count)
-
-    def rows(self, x: jax.Array, i: jax.Array) -> jax.Array:
-        """Part i of (R, n, ...) as (R * size, ...)."""
-        x = jnp.pad(x, [(0, 0), (0, self.count * self.size - self.n)] + [(0, 0)] * (x.ndim - 2))
-        part = jax.lax.dynamic_slice_in_dim(x, i * self.size, self.size, axis=1)
-        return part.reshape(-1, *x.shape[2:])
-
-    def columns(self, rows: jax.Array) -> jax.Array:
-        """(R * size, ...) back to (R, size, ...)."""
-        return rows.reshape(-1, self.size, *rows.shape[1:])
-
-    def join(self, parts: jax.Array) -> jax.Array:
-        """(count, R, size, ...) to (R, n, ...)."""
-        x = jnp.moveaxis(parts, 0, 1)
-        return x.reshape(x.shape[0], -1, *x.shape[3:])[:, : self.n]
-
-
-def _cut(targets: Targets, parts: _Parts, i: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(kernel (tokens, K), token scale (tokens,)) of part i; a shared target is repeated."""
-    kernel, scale = targets.kernel, targets.token_scale
-    if kernel.shape[1] == parts.n:
-        return parts.rows(kernel, i), parts.rows(scale, i)
-    kernel, scale = (jnp.repeat(x, parts.size, axis=1) for x in (kernel, scale))
-    return kernel.reshape(-1, kernel.shape[-1]), scale.reshape(-1)
 
 
 def koleo(x: jax.Array, eps: float) -> jax.Array:

@@ -65,7 +65,8 @@ def clip(gradients: dict[str, Tree], limit: float) -> tuple[dict[str, Tree], dic
     """
     clipped, norms = {}, {}
     for name, tree in gradients.items():
-        norm = norms[f"grad_norm/{name}"] = jnp.sqrt(sum(jnp.vdot(x, x) for x in jax.tree.leaves(tree)))
+        squares = [jnp.sum(x * x) for x in jax.tree.leaves(tree)]  # a product of flat arrays would gather split ones
+        norm = norms[f"grad_norm/{name}"] = jnp.sqrt(sum(squares))
         scale = jnp.minimum(1.0, limit / (norm + 1e-6)) if limit else jnp.float32(1)
         clipped[name] = jax.tree.map(lambda x, s=scale: x * s, tree)
     return clipped, norms

@@ -40,6 +40,7 @@ class LossConfig:
     kde_kappa: float = 5.0
     student_temp: float = 0.1
     token_chunk: int = 256
+    targets: str = "auto"  # see ssl.patch_targets
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,12 +21,12 @@ from histojax.parallel.mesh import AXES, BATCH
 from histojax.parallel.sharding import Layout
 from histojax.ssl import health
 from histojax.ssl.augment import multi_crop, normalize, resize
-from histojax.ssl.heads import logits
 from histojax.ssl.masks import MaskBatch, gather_patches, sample_masks
 from histojax.ssl.optimizer import clip
+from histojax.ssl.patch_targets import PatchTargets, patch_sinkhorn, patch_softmax
 from histojax.ssl.recipe import Recipe
 from histojax.ssl.state import TrainState, finite
-from histojax.ssl.targets import Centre, Targets, centred_softmax, masked_mean, sinkhorn
+from histojax.ssl.targets import Centre, Scores, Targets, centred_softmax, sinkhorn
 from histojax.ssl.terms import Pass, has_terms, weighted_terms
 
 Tree = Any
@@ -49,7 +49,7 @@ class TeacherOutput:
     """Targets and what the centres need of one step."""
 
     cls: Targets  # (B, 2, K) of each view's own class token
-    patches: Targets  # (shards, M, K) of the masked patches
+    patches: PatchTargets  # (shards, M, K) of the masked patches
     centres: dict[str, Centre]
 
 
@@ -155,21 +155,16 @@ def teach(
     tokens = recipe.backbone(teacher["backbone"], _flat(views.global_crops))
     cls = tokens["cls"].reshape(images, views_per, -1)
     patches = gather_patches(tokens["patches"], views.masks)
-    scores = {
-        "dino": logits(*recipe.project(teacher, "dino_head", cls)),
-        "ibot": logits(*recipe.project(teacher, "ibot_head", patches)),
-    }
+    of_cls = Scores(*recipe.project(teacher, "dino_head", cls)).all()
+    of_patches = Scores(*recipe.project(teacher, "ibot_head", patches))
     valid = (views.masks.weights > 0).astype(jnp.float32)
     if recipe.loss.centering == "sinkhorn":
-        targets = sinkhorn(scores["dino"], temp), sinkhorn(scores["ibot"], temp, valid)
+        targets = sinkhorn(of_cls, temp), patch_sinkhorn(recipe, of_patches, temp, valid)
     else:
         used = {k: c.apply() for k, c in centres.items()}
-        means = {"dino": scores["dino"].mean((0, 1)), "ibot": masked_mean(scores["ibot"], valid)}
-        targets = (
-            centred_softmax(scores["dino"], temp, used["dino"]),
-            centred_softmax(scores["ibot"], temp, used["ibot"], valid),
-        )
-        centres = {k: Centre(used[k], means[k]) for k in used}
+        patch_targets, mean = patch_softmax(recipe, of_patches, temp, used["ibot"], valid)
+        targets = centred_softmax(of_cls, temp, used["dino"]), patch_targets
+        centres = {k: Centre(used[k], means) for k, means in (("dino", of_cls.mean((0, 1))), ("ibot", mean))}
     output = TeacherOutput(*targets, centres)
     probabilities = output.cls.probabilities()
     return output, {
@@ -199,7 +194,7 @@ def student_gradient(
 
     gradients, terms = gradient_of("global", views.global_crops, keys[0])
     if views.local_crops.shape[1] and has_terms(recipe, "local"):
-        crops, (gradients, terms) = after(views.local_crops, (gradients, terms))
+        crops, (gradients, terms) = after(views.local_crops, (gradients, terms), recipe.layout is not None)
         more, local = gradient_of("local", crops, keys[1])
         gradients, terms = jax.tree.map(jnp.add, gradients, more), terms | local
     return gradients, {"loss": sum(terms.values(), start=jnp.float32(0)), **terms}
@@ -225,15 +220,17 @@ def see(
     return Pass(recipe, student, cls, tokens["patches"], views.masks, local, target.cls, target.patches)
 
 
-def after(x: jax.Array, done: Tree) -> tuple[jax.Array, Tree]:
+def after(x: jax.Array, done: Tree, split: bool = False) -> tuple[jax.Array, Tree]:
     """(x, done), where x is not there before every array of `done` is.
 
     On a GPU or TPU the barrier holds as long as what comes out of it is used, both sides of it. XLA:CPU drops
     barriers before it puts its work in order; what holds there is a dependence by arithmetic on a number of each
-    array, which in turn GPUs simplify away.
+    array, which in turn GPUs simplify away. Of arrays `split` over devices it is the sum: nobody has their first
+    number without the others sending theirs.
     """
     x, done = jax.lax.optimization_barrier((x, done))
-    numbers = jnp.stack([jnp.isfinite(jnp.ravel(leaf)[0]) for leaf in jax.tree.leaves(done)])
+    number = jnp.sum if split else lambda leaf: jnp.ravel(leaf)[0]
+    numbers = jnp.stack([jnp.isfinite(number(leaf)) for leaf in jax.tree.leaves(done)])
     return x + 0.0 * numbers.all().astype(x.dtype), done
 
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
+from histojax.parallel.mesh import BATCH, WHOLE
 from histojax.ssl import losses
 from histojax.ssl.masks import MaskBatch, gather_patches
+from histojax.ssl.patch_targets import PatchTargets
 from histojax.ssl.targets import Targets
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ class Pass:
     masks: MaskBatch
     local_crops: int  # of each image
     cls_targets: Targets  # (B, 2, K) of each global crop's own class token
-    patch_targets: Targets  # (shards, M, K) of the masked patches
+    patch_targets: PatchTargets  # (shards, M, K) of the masked patches
 
     @property
     def pairs(self) -> int:
@@ -55,28 +57,44 @@ class Term:
     panel: str = "Loss"  # of the curves
 
 
+def cross_entropies(
+    p: Pass, head: str, tokens: jax.Array, targets: PatchTargets, chunk: int, mass: float = 1.0
+) -> jax.Array:
+    """(R, n): losses.cross_entropy of tokens (R, n, D), projected by a head.
+
+    Over several devices each looks at its own rows, and the gradients of the prototypes are added up once, at the
+    end: left to itself XLA would add those of every chunk.
+    """
+    z, prototypes = p.recipe.project(p.student, head, tokens)
+
+    def loss(z: jax.Array, prototypes: jax.Array, targets: PatchTargets) -> jax.Array:
+        return losses.cross_entropy(z, prototypes, targets, p.recipe.loss.student_temp, chunk, mass)
+
+    layout = p.recipe.layout
+    if layout is None or len(z) % layout.devices:
+        return loss(z, prototypes, targets)
+    return layout.by_rows(loss, BATCH, WHOLE, targets.places(BATCH, WHOLE))(z, prototypes, targets)
+
+
 def dino_global(p: Pass) -> jax.Array:
     """DINO from each global crop to the other one."""
-    z, prototypes = p.recipe.project(p.student, "dino_head", p.cls)
     swapped = jax.tree.map(lambda x: x[:, ::-1] if x.ndim > 1 else x, p.cls_targets)
-    across = losses.cross_entropy(z, prototypes, swapped, p.recipe.loss.student_temp, p.chunk)  # (B, 2)
+    across = cross_entropies(p, "dino_head", p.cls, swapped, p.chunk)  # (B, 2)
     return 2 / p.pairs * across.mean()
 
 
 def dino_local(p: Pass) -> jax.Array:
     """DINO from each local crop to both global crops."""
-    z, prototypes = p.recipe.project(p.student, "dino_head", p.cls)
     both = p.cls_targets.probabilities().sum(1, keepdims=True)  # (B, 1, K): every local crop has to meet their sum
     targets = Targets(both, jnp.ones_like(p.cls_targets.prototype_scale), jnp.ones(both.shape[:-1], jnp.float32))
-    values = losses.cross_entropy(z, prototypes, targets, p.recipe.loss.student_temp, p.chunk, mass=2.0)  # (B, L)
+    values = cross_entropies(p, "dino_head", p.cls, targets, p.chunk, mass=2.0)  # (B, L)
     return values.mean(0).sum() / p.pairs
 
 
 def ibot(p: Pass) -> jax.Array:
     """iBOT: each masked patch to the teacher's view of it, averaged over the patches of a crop, then over crops."""
-    c = p.recipe.loss
-    z, prototypes = p.recipe.project(p.student, "ibot_head", gather_patches(p.patches, p.masks))
-    values = losses.cross_entropy(z, prototypes, p.patch_targets, c.student_temp, c.token_chunk)  # (shards, M)
+    tokens = gather_patches(p.patches, p.masks)
+    values = cross_entropies(p, "ibot_head", tokens, p.patch_targets, p.recipe.loss.token_chunk)  # (shards, M)
     return jnp.sum(values * p.masks.weights) / (2 * len(p.cls))
 
 

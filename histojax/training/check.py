@@ -67,6 +67,7 @@ _CHOICES = {
     "model.attention": ("auto", "einsum", "xla", "cudnn"),
     "model.remat": ("none", "block", "dots"),
     "loss.centering": ("sinkhorn", "softmax"),
+    "loss.targets": ("auto", "kept", "formed", "parts"),
     "monitor.action": ("stop", "continue"),
     "compute_dtype": ("auto", "float32", "bfloat16"),
 }

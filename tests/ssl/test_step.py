@@ -165,11 +165,19 @@ def test_first_step_leaves_the_student_since_the_first_rate_is_zero():
     assert all(np.array_equal(a, b) for a, b in zip(*(jax.tree.leaves(s.networks["student"]) for s in (state, after))))
 
 
-@pytest.mark.parametrize(("centering", "separate"), [("sinkhorn", False), ("softmax", True)])
-def test_chunks_of_tokens_change_nothing(centering, separate):
-    results = []
-    for chunk in (7, 16):
-        recipe = tiny_recipe(loss__centering=centering, ibot_head__separate=separate, loss__token_chunk=chunk)
+@pytest.mark.parametrize(
+    ("centering", "separate", "form"),
+    [
+        ("sinkhorn", False, "kept"),
+        ("sinkhorn", False, "formed"),
+        ("sinkhorn", False, "parts"),
+        ("softmax", True, "parts"),
+    ],
+)
+def test_chunks_of_tokens_and_the_form_of_targets_change_nothing(centering, separate, form):
+    results, leaves = [], {"loss__centering": centering, "ibot_head__separate": separate}
+    for chunk, targets in ((16, "kept"), (7, form)):
+        recipe = tiny_recipe(**leaves, loss__token_chunk=chunk, loss__targets=targets)
         state = spread_state(recipe)
         results.append(loss_and_gradient(recipe, state, views_of()))
     for gradients, terms in results[1:]:
@@ -190,8 +198,8 @@ def test_scan_remat_and_attention_change_nothing(change):
 
 @functools.cache
 def two_steps(devices, fsdp):
-    """(state, metrics) as arrays of the host after two steps over some devices, always in four shards."""
-    recipe = tiny_recipe(mesh__batch_shards=4, batch_size=16)
+    """(state, metrics, compiled program) after two steps over some devices, always in eight shards."""
+    recipe = tiny_recipe(mesh__batch_shards=8, batch_size=16, head__prototypes=2048, loss__targets="parts")
     mesh = make_mesh(fsdp, jax.devices()[:devices])
     step, state = steps.make_step(recipe, mesh), spread_state(recipe)
     images = [tiny_images(i, n=16) for i in range(2)]
@@ -201,19 +209,51 @@ def two_steps(devices, fsdp):
     compiled = step.lower(state, images[0], KEY, schedule()).compile(SAME_ROUNDING)
     for batch in images:
         state, metrics = compiled(state, batch, KEY, schedule())
-    return jax.tree.map(np.array, state), {k: float(v) for k, v in metrics.items()}
+    return jax.tree.map(np.array, state), {k: float(v) for k, v in metrics.items()}, compiled.as_text()
 
 
 @pytest.mark.parametrize("fsdp", [1, 4, 8])
 def test_eight_devices_equal_one(fsdp):
     """With the same shards; crops, masks, losses and the parameters after two steps."""
-    (one, m1), (eight, m8) = two_steps(1, 1), two_steps(8, fsdp)
+    (one, m1, _), (eight, m8, _) = two_steps(1, 1), two_steps(8, fsdp)
     for name in m1:
         assert m1[name] == pytest.approx(m8[name], rel=1e-6 if name in TERMS else 5e-6), name
     student = one.networks["student"], eight.networks["student"]
     bias = [tree["backbone"]["blocks"]["attn"]["qkv"]["bias"] for tree in student]
     np.testing.assert_allclose(*(b[:, 128:] for b in bias), atol=1e-5)  # the keys' bias has no true gradient
     assert gap(*(without_qkv_bias(tree) for tree in student)) < 1e-4
+
+
+def collectives(text):
+    """[(kind, shapes, where)] of a compiled program; `where` is "loop" within the body of one."""
+    kinds = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
+    found = []
+    for line in text.splitlines():
+        if match := re.search(rf"= (.*?) ({kinds})(?:-start)?\(", line):
+            shapes = [
+                tuple(map(int, filter(None, s.split(",")))) for s in re.findall(r"[a-z]\w+\[([\d,]*)\]", match[1])
+            ]
+            found.append((match[2], shapes, "loop" if "/while/body/" in line else "step"))
+    return found
+
+
+@pytest.mark.parametrize("fsdp", [1, 8])
+def test_devices_exchange_parameters_and_sums_but_no_activations(fsdp):
+    """16 images: 32 global crops of 17 tokens, 2 x 32 local ones, 8 x 23 masked places, 2,048 prototypes."""
+    found = collectives(two_steps(8, fsdp)[2])
+    kinds = {kind for kind, _, _ in found}
+    assert kinds <= {"all-gather", "all-reduce", "reduce-scatter"} and "all-reduce" in kinds
+    width, parameters = 64, {(2048, 16), (2048,)}  # of a block's kernels 64 x 64, x 192, x 256, of the head's
+    for kind, shapes, where in found:
+        for shape in shapes:
+            if kind != "all-gather":
+                assert shape in parameters or max(shape, default=1) <= 4 * width, (kind, shape)
+            elif int(np.prod(shape)) > 64:  # numbers of images, prototypes or masks may meet
+                assert fsdp == 8 and (shape in parameters or sorted(shape)[-2:] in ([width, 4 * width],)), shape
+                assert shape[0] != 2, "all blocks at once"
+                assert where == "loop" or shape in parameters, shape
+    in_loops = [shapes for kind, shapes, where in found if kind == "all-reduce" and where == "loop"]
+    assert not any((2048, 16) in shapes for shapes in in_loops), "gradients of prototypes are added up once"
 
 
 def test_the_gradient_over_eight_devices_is_that_of_one():

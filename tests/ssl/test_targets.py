@@ -2,7 +2,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from histojax.ssl.targets import Centre, centred_softmax, masked_mean, sinkhorn
+from histojax.ssl.columns import Columns
+from histojax.ssl.targets import (
+    Centre,
+    Scores,
+    centred_softmax,
+    centred_softmax_in_parts,
+    masked_mean,
+    sinkhorn,
+    sinkhorn_in_parts,
+)
 
 RNG = np.random.default_rng(0)
 SCORES = RNG.normal(size=(2, 6, 9)).astype(np.float32)
@@ -67,3 +76,24 @@ def test_masked_mean_counts_shards_equally_whatever_their_size():
     scores = jnp.asarray(np.stack([np.full((4, 2), 1.0), np.full((4, 2), 3.0)]), jnp.float32)
     valid = jnp.asarray([[1, 0, 0, 0], [1, 1, 1, 1]], jnp.float32)
     np.testing.assert_allclose(masked_mean(scores, valid), 2.0)
+
+
+@pytest.mark.parametrize("gain", [1, 400])
+@pytest.mark.parametrize("chunk", [2, 4, 6])
+def test_targets_in_parts_are_those_of_the_whole_matrix(gain, chunk):
+    z, prototypes = RNG.normal(size=(2, 6, 4)).astype(np.float32), RNG.normal(size=(9, 4)).astype(np.float32) * gain
+    valid = np.asarray([[1, 1, 1, 1, 1, 0], [1, 1, 1, 0, 0, 0]], np.float32)
+    temp, centre = jnp.float32(0.5), jnp.asarray(RNG.normal(size=9).astype(np.float32))
+    scores = Scores(jnp.asarray(z), jnp.asarray(prototypes))
+    close = {"rtol": 2e-5 * gain**0.5, "atol": 1e-7}  # of an exponential of large numbers
+    whole = sinkhorn(scores.all(), temp, valid).probabilities()
+    parts = sinkhorn_in_parts(scores, temp, jnp.asarray(valid), chunk)
+    np.testing.assert_allclose(parts.probabilities(), whole, **close)
+    whole = centred_softmax(scores.all(), temp, centre, valid).probabilities()
+    parts, mean = centred_softmax_in_parts(scores, temp, centre, jnp.asarray(valid), chunk)
+    np.testing.assert_allclose(parts.probabilities(), whole, **close)
+    np.testing.assert_allclose(mean, masked_mean(scores.all(), valid), rtol=2e-5, atol=1e-6 * gain)
+    columns = Columns.of(6, chunk)
+    kernel, scale = zip(*(parts.rows(columns, i) for i in range(columns.count)))
+    rows = jnp.stack([columns.columns(k * parts.prototype_scale * s[:, None]) for k, s in zip(kernel, scale)])
+    np.testing.assert_allclose(columns.join(rows), whole, **close)
