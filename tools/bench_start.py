@@ -84,6 +84,7 @@ def features() -> None:
 
     from histojax import load_encoder
 
+    _use_cache()
     load_encoder("dinov2_vits14", weights="random", batch_size=16)(np.zeros((16, 224, 224, 3), np.uint8))
 
 

@@ -29,6 +29,16 @@ def expanded_name(name: str | os.PathLike) -> str:
     return str(expanded(name)) if str(name).startswith("~") else str(name)
 
 
+def cache_folder(cache: str | Path | None = None) -> Path:
+    """The folder of what can be had again, downloaded files and compiled programs; it may not exist yet.
+
+    That is `cache`, else $HISTOJAX_CACHE, else ~/.cache/histojax.
+    """
+    if cache is not None:
+        return expanded(cache)
+    return expanded(os.environ.get("HISTOJAX_CACHE") or Path.home() / ".cache" / "histojax")
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a temporary path beside `path`; leaving the block moves the finished file there, fsynced.

@@ -144,7 +144,9 @@ def _evaluate(values: Any, argv: Sequence[str]) -> int:
 
     from histojax.evaluation.slide_output import print_slides, write_slides
     from histojax.evaluation.slide_protocol import choose_folds, evaluate_slides
+    from histojax.parallel.backend import start_backend
 
+    start_backend()
     folds, notes = choose_folds(own.cohort, values.folds, cli.whole_number("--seed", values.seed, 0, 2**31 - 1))
     asked = replace(question, classes=own.cohort.classes, every_class=False)
     external = {one[0]: _judge([one[1]], one[2], (*one, "")[3], asked, values) for one in values.external}
@@ -180,7 +182,9 @@ def _others(argv: Sequence[str], count: int) -> Iterator[None]:
 def _apply(values: Any) -> int:
     from histojax.evaluation.slide_apply import apply_heads, asked_question, load_heads
     from histojax.evaluation.slide_output import PREDS, print_slides, write_preds, write_slides
+    from histojax.parallel.backend import start_backend
 
+    start_backend()
     heads = load_heads(values.apply, _names(values.models))
     question = asked_question(heads, _given(values) | {"every_class": False}, bool(values.clini))
     judge = _judge([*values.features], values.clini, values.slides, question, values)

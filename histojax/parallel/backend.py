@@ -7,6 +7,7 @@ import os
 import jax
 
 from histojax.common.errors import UserError
+from histojax.parallel.compile_cache import keep_compiled
 
 REMEDY = {
     "cuda": "install histojax[cuda] and look whether nvidia-smi sees the card",
@@ -16,7 +17,10 @@ REMEDY = {
 
 
 def start_backend() -> None:
-    """Starts jax on its devices; raises UserError, in one line, where JAX_PLATFORMS or a driver stands against it."""
+    """Starts jax on its devices, with the cache of compiled programs.
+
+    Raises UserError, in one line, where JAX_PLATFORMS or a driver stands against it.
+    """
     wanted = os.environ.get("JAX_PLATFORMS", "")
     try:
         jax.devices()
@@ -26,6 +30,7 @@ def start_backend() -> None:
         remedy = REMEDY.get(wanted.split(",")[0], "remove the variable")
         which = f"JAX_PLATFORMS={wanted}" if wanted else "jax"
         raise UserError(f"{which}: no device can be used ({said[:300]}); {remedy}, or set JAX_PLATFORMS=cpu") from error
+    keep_compiled()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -30,6 +30,7 @@ from histojax.config import last_step
 from histojax.data import BadTileLog
 from histojax.evaluation import online
 from histojax.evaluation.evaluators import chooser, evaluators
+from histojax.parallel.compile_cache import programs_read
 from histojax.parallel.mesh import batch_sharding
 from histojax.parallel.sharding import Layout
 from histojax.runs.folder import RunFolder
@@ -194,9 +195,11 @@ class Loop:
         shape = (c.batch_size, c.data.tile_px, c.data.tile_px, 3)
         images = jax.ShapeDtypeStruct(shape, np.uint8, sharding=self.split)
         step = make_step(self.recipe, self.mesh)
+        known = programs_read()
         compiled = step.lower(self.state, images, self.key, self.schedules.at(self.step)).compile()
         give_back_freed()
         plan, words = compiled.memory_analysis(), f"compiled in {time.monotonic() - began:.0f} s"
+        words += " (an earlier start had done it)" if programs_read() > known else ""
         if plan is not None:
             sizes = (plan.argument_size_in_bytes, plan.temp_size_in_bytes)
             words += ", a step needs {:.2f} GiB for its state and {:.2f} to work".format(*(n / 2**30 for n in sizes))

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from histojax.common.errors import UserError
-from histojax.common.files import expanded_name
+from histojax.common.files import cache_folder, expanded_name
 from histojax.weights.containers import check_whole, shard_names
 from histojax.weights.licence import Link, card_beside, chain_beside, link
 from histojax.zoo import hub
 from histojax.zoo.fetch import fetch_url
 from histojax.zoo.record import EncoderRecord, WeightFile
 from histojax.zoo.table import ENCODERS, find_file
-from histojax.zoo.verified import accept, cache_folder, known_sha256
+from histojax.zoo.verified import accept, known_sha256
 
 LOCAL = "unknown: a local file"
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".torch")

@@ -10,16 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from histojax.common.errors import UserError
-from histojax.common.files import expanded, file_sha256
+from histojax.common.files import cache_folder, file_sha256
 
 Check = Callable[[Path, str], None]  # raises UserError unless a file (at a path, of a name) is whole
-
-
-def cache_folder(cache: str | Path | None = None) -> Path:
-    """The folder of downloaded files: `cache`, else $HISTOJAX_CACHE, else ~/.cache/histojax; it may not exist yet."""
-    if cache is not None:
-        return expanded(cache)
-    return expanded(os.environ.get("HISTOJAX_CACHE") or Path.home() / ".cache" / "histojax")
 
 
 def known_sha256(path: str | Path) -> str:

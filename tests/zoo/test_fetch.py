@@ -10,7 +10,7 @@ from histojax.common.errors import UserError
 from histojax.common.files import file_sha256
 from histojax.zoo import fetch as fetching
 from histojax.zoo.fetch import fetch_url
-from histojax.zoo.verified import cache_folder, known_sha256
+from histojax.zoo.verified import known_sha256
 
 CONTENT = random.Random(0).randbytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -239,10 +239,3 @@ def test_file_urls(tmp_path):
     assert found == tmp_path / "cache" / "mine.pth" and found.read_bytes() == CONTENT
     with pytest.raises(UserError, match="no such file"):
         fetch_url((tmp_path / "absent.pth").as_uri(), tmp_path / "cache" / "absent.pth", progress=False)
-
-
-def test_cache_folder(monkeypatch, tmp_path):
-    monkeypatch.setenv("HISTOJAX_CACHE", str(tmp_path))
-    assert cache_folder() == tmp_path and cache_folder("here").name == "here"
-    monkeypatch.delenv("HISTOJAX_CACHE")
-    assert cache_folder().parts[-2:] == (".cache", "histojax")
