@@ -1,4 +1,4 @@
-"""tools/bench_extract.py: turns of the sides, the table, and what it refuses; the readings themselves are made up."""
+"""tools/bench_extract.py: turns of the sides, the lines, and what it refuses; the readings themselves are made up."""
 
 import json
 
@@ -10,55 +10,50 @@ from histojax.zoo.table import find
 
 
 @pytest.fixture
-def made_up(monkeypatch):
+def asked(monkeypatch):
     """Readings in which PyTorch takes twice the time, and the order in which they were asked for."""
-    asked = []
+    seen = []
 
-    def reading(name, side, values):
-        asked.append((name, side))
-        factor = 1 if side == "jax" else 2
-        return {"images": 10.0 / factor + len(asked) / 100, "cpu": 0.1 * factor}
+    def process(script, name, one, side, *words):
+        seen.append((name, side))
+        factor = 1 if side == "histojax" else 2
+        return {"reading": [0.1 * factor, 0.2 * factor]}
 
-    monkeypatch.setattr(bench_extract, "reading", reading)
-    monkeypatch.setattr(bench_extract.importlib.util, "find_spec", lambda name: True)
-    return asked
-
-
-def run(monkeypatch, *words):
-    monkeypatch.setattr("sys.argv", ["bench_extract.py", *words])
-    return bench_extract.main()
+    monkeypatch.setattr(bench_extract, "own_process", process)
+    monkeypatch.setattr(bench_extract, "need", lambda *a, **k: None)
+    return seen
 
 
-def test_sides_take_turns_and_the_table_compares_them(made_up, monkeypatch, capsys, tmp_path):
-    file = tmp_path / "r.json"
-    assert run(monkeypatch, "vits14", "resnet50", "--sides", "jax,torch,hf", "--rounds", "2", "--json", str(file)) == 0
-    first = [("vits14", side) for side in ("jax", "torch", "hf")] + [("resnet50", side) for side in ("jax", "torch")]
-    assert made_up[:5] == first and made_up[5:8] == [("vits14", side) for side in ("hf", "torch", "jax")]
-    rows = capsys.readouterr().out.splitlines()
-    assert len(rows) == 6 and rows[1].startswith("ViT-S/14    jax") and "2.00x" in rows[2] and "ResNet-50" in rows[4]
-    stored = json.loads(file.read_text())
-    assert next((row["model"], row["side"], len(row["readings"])) for row in stored) == ("vits14", "jax", 2)
+def test_sides_take_turns_and_the_lines_compare_them(asked, capsys):
+    assert bench_extract.main(["vits14", "resnet50", "--sides", "histojax,torch,hf", "--rounds", "2"]) == 0
+    first = [("vits14", side) for side in ("histojax", "torch", "hf")]
+    first += [("resnet50", side) for side in ("histojax", "torch")]
+    assert asked[:5] == first and asked[5:8] == [("vits14", side) for side in ("hf", "torch", "histojax")]
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["case"] for row in rows] == ["ViT-S/14, 224 px, batch 16", "ResNet-50, 224 px, batch 16"]
+    assert rows[0]["ratios"]["torch"] == {"wall": 2.0, "cpu": 2.0} and rows[0]["rounds"] == 2
+    assert rows[0]["images_a_second"] == {"histojax": 10.0, "torch": 5.0, "hf": 5.0} and "hf" not in rows[1]["sides"]
 
 
 @pytest.mark.parametrize(
     "words, message",
     [
         (("vitx",), "unknown model 'vitx'; known are vits14"),
-        (("--sides", "jax,tf"), "unknown side 'tf'"),
+        (("--sides", "histojax,tf"), "unknown side 'tf'"),
         (("--rounds", "0"), "must be 1 or more"),
     ],
 )
-def test_bad_arguments(words, message, monkeypatch, capsys):
+def test_bad_arguments(words, message, capsys):
     with pytest.raises(SystemExit) as caught:
-        run(monkeypatch, *words)
+        bench_extract.main([*words])
     assert caught.value.code == 2 and message in capsys.readouterr().err
 
 
 def test_pytorch_may_be_missing(monkeypatch, capsys):
-    monkeypatch.setattr(bench_extract.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(SystemExit):
-        run(monkeypatch, "vits14")
-    assert "torch is not installed: pip install '.[bench]', or --sides jax" in capsys.readouterr().err
+        bench_extract.main(["vits14", "--peer"])
+    assert "torch is not installed: pip install '.[bench]', or --sides histojax" in capsys.readouterr().err
 
 
 def test_our_side_is_the_products_own_path(monkeypatch):
