@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from histojax.ssl.color import color_jitter, gaussian_blur, grayscale, solarize
-from histojax.ssl.resize import CropPlan, apply_plan, crop_resize, plan_crop, resize
+from histojax.ssl.resize import CropPlan, apply_plan, crop_resize, cut_window, plan_crop, resample, resize
 
 __all__ = ["CropConfig", "CropParams", "apply_crop", "multi_crop", "normalize", "resize", "sample_crops"]
 
@@ -90,35 +90,62 @@ def multi_crop(
     number, height, width = images.shape[:3]
     places = jnp.asarray(first_index, jnp.int32) + np.arange(number, dtype=np.int32)
     params = jax.vmap(lambda i: sample_crops(jax.random.fold_in(key, i), height, width, config))(places)
-    groups = [jax.tree.map(lambda x: x[:, :2], params), jax.tree.map(lambda x: x[:, 2:], params)]
+    groups = tuple(jax.tree.map(lambda x: x[:, part], params) for part in (slice(0, 2), slice(2, None)))  # noqa: B023
+    kinds = (config.global_px, config.global_scale), (config.local_px, config.local_scale)
+    if batching == "vmap":
+        made = [_crops_at_once(images, group, *kind, config) for group, kind in zip(groups, kinds)]
+        return made[0], made[1]
 
     def one_image(inputs: tuple) -> tuple[jax.Array, jax.Array]:
         image, first, second = inputs
         planar = jnp.moveaxis(image, -1, 0).astype(jnp.float32)
-        return (
-            _crops(planar, first, config.global_px, config.global_scale, config, batching),
-            _crops(planar, second, config.local_px, config.local_scale, config, batching),
-        )
+        return _crops_in_turn(planar, first, *kinds[0], config), _crops_in_turn(planar, second, *kinds[1], config)
 
-    inputs = (images, *groups)
-    return jax.vmap(one_image)(inputs) if batching == "vmap" else jax.lax.map(one_image, inputs)
+    return jax.lax.map(one_image, (images, *groups))
 
 
-def _crops(
-    image: jax.Array, params: CropParams, size: int, scale: tuple[float, float], config: CropConfig, batching: str
+def _crops_in_turn(
+    image: jax.Array, params: CropParams, size: int, scale: tuple[float, float], config: CropConfig
 ) -> jax.Array:
     """(n, size, size, 3): the crops of one planar image by the parameters of n crops."""
     if not len(params.gray):
         return jnp.zeros((0, size, size, 3), jnp.float32)
     extent = (image.shape[1], image.shape[2])
-    limit = largest_box(*extent, scale)
     # all weights of an image at once: inside the loop XLA fuses them into each use, and works them out many times
-    plans = jax.vmap(lambda p: plan_crop(p.box, size, extent, limit, (p.flip[0], p.flip[1])))(params)
+    plans = _plan_crops(params, size, scale, extent)
 
     def one(inputs: tuple[CropParams, CropPlan]) -> jax.Array:
-        return apply_color(apply_plan(image, inputs[1], size, limit), inputs[0], config)
+        return apply_color(apply_plan(image, inputs[1], size, largest_box(*extent, scale)), inputs[0], config)
 
-    return jax.vmap(one)((params, plans)) if batching == "vmap" else jax.lax.map(one, (params, plans))
+    return jax.lax.map(one, (params, plans))
+
+
+def _crops_at_once(
+    images: jax.Array, params: CropParams, size: int, scale: tuple[float, float], config: CropConfig
+) -> jax.Array:
+    """(B, n, size, size, 3): the crops of images (B, H, W, 3) by the parameters (B, n, ...) of n crops of each.
+
+    The crops of all images lie on one axis: XLA:GPU tries tile sizes for every axis of what it fuses.
+    """
+    number, count = params.gray.shape
+    if not count:
+        return jnp.zeros((number, 0, size, size, 3), jnp.float32)
+    extent = (images.shape[1], images.shape[2])
+    limit = largest_box(*extent, scale)
+    params = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), params)
+    plans = _plan_crops(params, size, scale, extent)
+    planar = jnp.moveaxis(images, -1, 1)
+    cut = jax.vmap(jax.vmap(lambda image, corner: cut_window(image, corner, limit), (None, 0)))
+    windows = cut(planar, plans.corner.reshape(number, count, 2))
+    windows = windows.reshape(-1, *windows.shape[2:])
+    crops = jax.vmap(lambda x, plan, p: apply_color(resample(x, plan, size), p, config))(windows, plans, params)
+    return crops.reshape(number, count, size, size, 3)
+
+
+def _plan_crops(params: CropParams, size: int, scale: tuple[float, float], extent: tuple[int, int]) -> CropPlan:
+    """The plans of n crops of images of `extent` (height, width)."""
+    limit = largest_box(*extent, scale)
+    return jax.vmap(lambda p: plan_crop(p.box, size, extent, limit, (p.flip[0], p.flip[1])))(params)
 
 
 def apply_crop(image: jax.Array, params: CropParams, size: int, config: CropConfig = CropConfig()) -> jax.Array:

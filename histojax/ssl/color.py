@@ -22,7 +22,7 @@ def round_levels(x: jax.Array) -> jax.Array:
 
 
 def luma(image: jax.Array) -> jax.Array:
-    """(H, W) grey levels of an image (3, H, W), Pillow's mode "L" (ITU-R 601 in 16-bit fixed point).
+    """(...) grey levels of an image (3, ...), Pillow's mode "L" (ITU-R 601 in 16-bit fixed point).
 
     The sum stays below 2**24, so float32 holds it exactly.
     """
@@ -48,7 +48,7 @@ def brightness(image: jax.Array, factor: jax.Array) -> jax.Array:
 def contrast(image: jax.Array, factor: jax.Array) -> jax.Array:
     """Blend with the rounded mean grey of the image; factor 1 changes nothing."""
     total = jnp.sum(luma(image).astype(jnp.int32))  # float32 sums are inexact past 256 x 256 pixels
-    count = image.shape[1] * image.shape[2]
+    count = image[0].size
     mean = (2 * total + count) // (2 * count)
     return blend(mean.astype(jnp.float32), image, factor)
 
@@ -66,7 +66,7 @@ def hue(image: jax.Array, shift: jax.Array) -> jax.Array:
 
 
 def rgb_to_hsv(image: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(H, S, V), each (H, W) in levels 0..255, of an image (3, H, W); H and S are truncated as in Pillow."""
+    """(H, S, V), each (...) in levels 0..255, of an image (3, ...); H and S are truncated as in Pillow."""
     red, green, blue = image
     high = jnp.maximum(red, jnp.maximum(green, blue))
     low = jnp.minimum(red, jnp.minimum(green, blue))
@@ -95,7 +95,7 @@ def rgb_to_hsv(image: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def hsv_to_rgb(h: jax.Array, s: jax.Array, v: jax.Array) -> jax.Array:
-    """(3, H, W) image of levels H, S, V (H, W); the inverse of rgb_to_hsv up to its truncation."""
+    """(3, ...) image of levels H, S, V (...); the inverse of rgb_to_hsv up to its truncation."""
     sector = h * (6.0 / 255.0)
     # how pure red, green and blue are; no array constants, which a vmapped switch cannot take inside shard_map
     red, green, blue = jnp.abs(sector - 3.0) - 1.0, 2.0 - jnp.abs(sector - 2.0), 2.0 - jnp.abs(sector - 4.0)
@@ -108,22 +108,38 @@ def solarize(image: jax.Array, threshold: float = 128.0) -> jax.Array:
     return jnp.where(image >= threshold, 255.0 - image, image)
 
 
+@jax.custom_batching.custom_vmap
 def gaussian_blur(image: jax.Array, sigma: jax.Array) -> jax.Array:
     """Gaussian blur with 9 x 9 taps, reflected borders, rounded once at the end (halves to even, as torch).
 
     `sigma` in pixels. Rows and columns are blurred one after the other without rounding between.
     """
+    return _blur_planes(image, jnp.broadcast_to(sigma, image.shape[:1]))
+
+
+@gaussian_blur.def_vmap
+def _blur_many(count: int, batched: list[bool], image: jax.Array, sigma: jax.Array) -> tuple[jax.Array, bool]:
+    """The planes of all images lie on one axis: XLA:GPU tries tile sizes for every axis of what it fuses, and a
+    sum of nine shifted pictures with five axes keeps it busy for half a minute."""
+    image = image if batched[0] else jnp.broadcast_to(image, (count, *image.shape))
+    sigma = sigma if batched[1] else jnp.broadcast_to(sigma, (count,))
+    planes = image.reshape(-1, *image.shape[2:])
+    return _blur_planes(planes, jnp.repeat(sigma, image.shape[1])).reshape(image.shape), True
+
+
+def _blur_planes(planes: jax.Array, sigma: jax.Array) -> jax.Array:
+    """Planes (N, H, W), blurred each with its sigma (N,)."""
     reach = BLUR_TAPS // 2
-    taps = jnp.exp(-0.5 * (jnp.arange(-reach, reach + 1, dtype=jnp.float32) / sigma) ** 2)
-    taps = taps / taps.sum()
+    taps = jnp.exp(-0.5 * (jnp.arange(-reach, reach + 1, dtype=jnp.float32) / sigma[:, None]) ** 2)
+    taps = (taps / taps.sum(-1, keepdims=True))[..., None, None]  # (N, 9, 1, 1)
     for axis in (1, 2):
         pad = [(reach, reach) if a == axis else (0, 0) for a in range(3)]
         # the barrier keeps the padded copy out of the sum, where each tap would work out the border anew
-        padded = jax.lax.optimization_barrier(jnp.pad(image, pad, mode="reflect"))
-        size = image.shape[axis]
-        parts = [taps[i] * jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(BLUR_TAPS)]
-        image = functools.reduce(jnp.add, parts)
-    return jnp.clip(jnp.round(image), 0.0, 255.0)
+        padded = jax.lax.optimization_barrier(jnp.pad(planes, pad, mode="reflect"))
+        size = planes.shape[axis]
+        parts = [taps[:, i] * jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(BLUR_TAPS)]
+        planes = functools.reduce(jnp.add, parts)
+    return jnp.clip(jnp.round(planes), 0.0, 255.0)
 
 
 JITTERS = (brightness, contrast, saturation, hue)

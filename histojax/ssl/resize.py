@@ -63,10 +63,20 @@ def plan_crop(
 
 def apply_plan(image: jax.Array, plan: CropPlan, size: int, limit: tuple[int, int] | None = None) -> jax.Array:
     """(3, size, size) grey levels of an image (3, H, W), by a plan made for its extent and the same `limit`."""
+    return resample(cut_window(image, plan.corner, limit), plan, size)
+
+
+def cut_window(image: jax.Array, corner: jax.Array, limit: tuple[int, int] | None = None) -> jax.Array:
+    """(3, side, side) of an image (3, H, W), of the same type: the window of a plan, filled up to be square."""
     window = _window(_extent(image), limit)
     side = max(window)
-    x = jax.lax.dynamic_slice(image, (0, plan.corner[0], plan.corner[1]), (3, *window))
-    x = jnp.pad(x, ((0, 0), (0, side - window[0]), (0, side - window[1])))  # square: either axis can be the first
+    x = jax.lax.dynamic_slice(image, (0, corner[0], corner[1]), (3, *window))
+    return jnp.pad(x, ((0, 0), (0, side - window[0]), (0, side - window[1])))  # either axis can be the first
+
+
+def resample(x: jax.Array, plan: CropPlan, size: int) -> jax.Array:
+    """(3, size, size) grey levels of the window (3, side, side) of a plan."""
+    x, side = x.astype(jnp.float32), x.shape[1]
     # the three planes side by side: the passes are plain products, and copies keep rows whole
     x = _choose(plan.columns_first, x, (2, 0, 1), (1, 0, 2)).reshape(side * 3, side)
     blocks = zip(plan.firsts[0], plan.weights[0])
