@@ -6,10 +6,23 @@ import json
 
 import bench_probes
 
+SMALL = ["--rows", "300", "--features", "6", "--queries", "30"]
 
-def test_a_small_run(capsys):
-    assert bench_probes.main(["--rows", "300", "--features", "6", "--queries", "30"]) == 0
-    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert {row["probe"] for row in rows} == {"knn", "logistic"} and all(row["cpu_seconds"] >= 0 for row in rows)
-    assert next(row["same neighbours"] for row in rows if "same neighbours" in row) > 0.99
-    assert rows[-1]["who"] == "histojax" and rows[-1]["level"]
+
+def lines(capsys):
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_small_run_beside_scikit_learn(capsys):
+    assert bench_probes.main([*SMALL, "--peer"]) == 0
+    knn, logistic = lines(capsys)
+    assert knn["case"] == "20-NN, 300 x 6, 30 queries" and knn["same_neighbours"] > 0.99
+    assert all(set(row["sides"]) == {"histojax", "scikit-learn"} for row in (knn, logistic))
+    assert logistic["quality"]["histojax"]["as_good"]
+    assert logistic["quality"]["histojax"]["objective"] <= logistic["quality"]["scikit-learn"]["objective"] * 1.001
+
+
+def test_ours_alone(capsys):
+    assert bench_probes.main([*SMALL, "--probe", "logistic", "--rounds", "2"]) == 0
+    (row,) = lines(capsys)
+    assert row["rounds"] == 2 and set(row["sides"]) == {"histojax"} == set(row["quality"])

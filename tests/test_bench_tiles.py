@@ -1,3 +1,5 @@
+import json
+
 import bench_tiles
 import numpy as np
 from pyramids import picture, write_pyramid
@@ -18,9 +20,9 @@ def test_the_sides_cut_the_same_tiles(tmp_path):
             assert (a == b).all() and np.abs(a.astype(int) - c).max() <= 1
 
 
-def test_a_table_is_printed(tmp_path, capsys, monkeypatch):
+def test_lines_of_a_slide(tmp_path, capsys):
     path = write_pyramid(tmp_path / "a.svs", picture(700, 600))
-    monkeypatch.setattr("sys.argv", ["bench_tiles.py", str(path), "--tile-px", "64", "--rounds", "1", "--tiles", "3"])
-    bench_tiles.main()
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[2:]] == ["ours", "read_region", "pillow"] * 2
+    bench_tiles.main([str(path), "--tile-px", "64", "--rounds", "1", "--tiles", "3", "--peer"])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [sorted(row["sides"]) for row in rows] == [["histojax", "pillow", "read_region"]] * 2
+    assert rows[1]["case"].endswith("64 px at 1 mpp, encoded as JPEG") and rows[0]["tiles"] == 3

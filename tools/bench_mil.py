@@ -1,21 +1,19 @@
 """Training the transformer on bags beside the same model in PyTorch with its fused attention, on the CPU.
 
-    pip install '.[bench]' && python tools/bench_mil.py [--bags 100] [--shortest 500] [--longest 5000] [--only jax]
+    python tools/bench_mil.py [--bags 10] [--shortest 500] [--longest 5000]
+    pip install '.[bench]' && python tools/bench_mil.py --peer [--only torch]
 
 Both take the same steps (AdamW, a bag a step, float32) from the same weights on the same bags, in turns; the losses
-must agree. A JSON line a round: CPU seconds of each for the bags given, and for 100 bags. Compiling is a line of its
-own: it happens once for each of the few lengths that bags are padded to, and is kept between runs where
-JAX_COMPILATION_CACHE_DIR says so. With --only, one of them alone, for its peak of memory.
+must agree. A line of JSON, seconds for a bag. Compiling is told beside it: it happens once for each of the few lengths
+that bags are padded to, and is kept between runs by the compilation cache. With --only, one of them alone, for its
+peak of memory.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import resource
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout tha
 
 import jax
 import numpy as np
+from bench_common import OURS, Spent, need, peak_gib, summary, tell, timed
 
 from histojax.evaluation.mil.bags import padded
 from histojax.evaluation.mil.models import draw_params
@@ -86,7 +85,7 @@ def torch_side(settings: HeadSettings, params: Any) -> Side:
     return run
 
 
-SIDES = {"jax": jax_side, "torch": torch_side}
+SIDES = {OURS: jax_side, "torch": torch_side}
 
 
 def make_bags(count: int, shortest: int, longest: int, inputs: int) -> list[np.ndarray]:
@@ -96,47 +95,46 @@ def make_bags(count: int, shortest: int, longest: int, inputs: int) -> list[np.n
     return [rng.normal(size=(n, inputs)).astype(np.float32) for n in lengths]
 
 
-def seconds(side: Side, bags: list[np.ndarray]) -> tuple[float, list[float]]:
-    """(CPU seconds, losses) of a pass over the bags."""
-    began = time.process_time()
-    losses = [side(x, i % 2) for i, x in enumerate(bags)]
-    losses = [float(loss) for loss in losses]
-    return time.process_time() - began, losses
+def one_pass(side: Side, bags: list[np.ndarray]) -> tuple[list[float], Spent]:
+    """(losses, seconds a bag) of a pass over the bags."""
+    losses, spent = timed(lambda: [float(side(x, i % 2)) for i, x in enumerate(bags)])
+    return losses, Spent(spent.wall / len(bags), spent.cpu / len(bags))
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Prints the lines; 1 if the losses of the two differ by more than 1e-3."""
+    """Prints the line; 1 if the losses of the two differ by more than 1e-3."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bags", type=int, default=10)
     parser.add_argument("--shortest", type=int, default=500)
     parser.add_argument("--longest", type=int, default=5000)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--peer", action="store_true", help="PyTorch in turns")
     parser.add_argument("--only", choices=SIDES)
     args = parser.parse_args(argv)
+    names = [args.only] if args.only else [OURS, "torch"] if args.peer else [OURS]
+    need(parser, *(["torch"] if "torch" in names else []))
     settings = HeadSettings("transformer", 768, 1, width=args.width)
     params = draw_params(settings, 0)
     bags = make_bags(args.bags, args.shortest, args.longest, settings.inputs)
-    if not args.only or args.only == "jax":
-        compiling, _ = seconds(jax_side(settings, params), bags)
-    names = [args.only] if args.only else list(SIDES)
+    told: dict[str, Any] = {}
+    if OURS in names:
+        _, first = one_pass(jax_side(settings, params), bags)
+        told["first_pass_with_compiling_cpu_seconds"] = round(first.cpu * len(bags), 1)
     sides = {name: SIDES[name](settings, params) for name in names}
+    found: dict[str, list[Spent]] = {name: [] for name in names}
     apart = 0.0
-    for number in range(args.rounds):
-        spent, losses = {}, {}
-        for name in names:
-            spent[name], losses[name] = seconds(sides[name], bags)
-        line: dict[str, Any] = {"round": number, "bags": len(bags)}
-        line |= {f"{name}_cpu_seconds": round(value, 2) for name, value in spent.items()}
-        line |= {f"{name}_cpu_seconds_100_bags": round(value * 100 / len(bags), 1) for name, value in spent.items()}
+    for turn in range(args.rounds):
+        losses = {}
+        for name in names if turn % 2 == 0 else reversed(names):
+            losses[name], spent = one_pass(sides[name], bags)
+            found[name].append(spent)
         if len(names) == 2:
-            apart = max(apart, float(np.abs(np.subtract(losses["jax"], losses["torch"])).max()))
-            line |= {"ratio": round(spent["torch"] / spent["jax"], 2), "losses_apart": apart}
-        print(json.dumps(line), flush=True)
-    last: dict[str, Any] = {"peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)}
-    if "jax" in names:
-        last["first_pass_with_compiling_cpu_seconds"] = round(compiling, 1)
-    print(json.dumps(last))
+            apart = max(apart, float(np.abs(np.subtract(*losses.values())).max()))
+    if len(names) == 2:
+        told["losses_apart"] = apart
+    case = f"transformer, {args.bags} bags of {args.shortest} to {args.longest} x {settings.inputs}"
+    tell("mil", case=case, unit="bag", **summary(found), **told, peak_gib=peak_gib())
     return int(apart > 1e-3)
 
 

@@ -1,30 +1,26 @@
 """CPU seconds of the probes next to scikit-learn's, in one run on the same features.
 
     python tools/bench_probes.py [--probe knn logistic] [--rows 100000] [--features 384 1536] [--queries 7180]
-                                 [--tolerance 1e-4] [--repeats 1] [--file FEATURES.npz]
+                                 [--tolerance 1e-4] [--rounds 1] [--file FEATURES.npz]
+    python tools/bench_probes.py --peer           # scikit-learn, which is installed with histojax, in turns
 
 Features are made up: nine classes that overlap, in a few of many directions; --file takes x (n, d) and y (n,)
-instead, the last --queries rows as queries. A line of JSON for each measurement, ours and scikit-learn's in turns: CPU
-and wall seconds; of logistic regressions also the objective, the largest entry of its gradient over n (both summed in
-float64 here, for both) and steps; ours at tighter tolerances until it is as good as theirs in both ("level"). The first
-of our runs (repeat 0) compiles, too.
+instead, the last --queries rows as queries. A line of JSON a probe. Of logistic regressions also the objective, the
+largest entry of its gradient over n (both summed in float64 here, for both) and steps; with --peer ours is timed at the
+first of tighter and tighter tolerances at which it is as good as theirs in both. Compiling is left out.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
-import json
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout that this tool lies in
 
 import numpy as np
-import sklearn
+from bench_common import OURS, in_turns, summary, tell
 from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
@@ -32,7 +28,7 @@ from sklearn.neighbors import NearestNeighbors
 from histojax.evaluation.knn import nearest
 from histojax.evaluation.logistic import fit_logistic
 
-CLASSES, K = 9, 20
+CLASSES, K, PEER = 9, 20, "scikit-learn"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,44 +36,45 @@ def main(argv: list[str] | None = None) -> int:
     args = _arguments(argv)
     for features in args.features if args.file is None else [0]:
         x, y, queries = _data(args, features)
-        shape = {"rows": len(x), "features": x.shape[1], "queries": len(queries)}
-        for repeat in range(args.repeats):
-            for probe in args.probe:
-                for row in _knn(x, queries) if probe == "knn" else _logistic(x, y, args.tolerance):
-                    print(json.dumps({"probe": probe, "repeat": repeat} | shape | row), flush=True)
+        if "knn" in args.probe:
+            _knn(x, queries, args)
+        if "logistic" in args.probe:
+            _logistic(x, y, args)
     return 0
 
 
-def _knn(x: np.ndarray, queries: np.ndarray) -> list[dict[str, Any]]:
-    (_, ours), told = _timed(lambda: nearest(x, queries, K))
+def _knn(x: np.ndarray, queries: np.ndarray, args: argparse.Namespace) -> None:
     model = NearestNeighbors(n_neighbors=K, algorithm="brute").fit(x)
-    (_, theirs), told_sk = _timed(lambda: model.kneighbors(queries))
-    agree = float((ours == theirs).mean())
-    return [
-        {"who": "histojax"} | told,
-        {"who": f"scikit-learn {sklearn.__version__}", "same neighbours": agree} | told_sk,
-    ]
+    sides = {OURS: lambda: nearest(x, queries, K)} | ({PEER: lambda: model.kneighbors(queries)} if args.peer else {})
+    told: dict[str, Any] = {}
+    if args.peer:
+        told["same_neighbours"] = float((nearest(x, queries, K)[1] == model.kneighbors(queries)[1]).mean())
+    found = in_turns(sides, args.rounds, warm=int(not args.peer))
+    tell(
+        "probes", case=f"{K}-NN, {len(x)} x {x.shape[1]}, {len(queries)} queries", unit="run", **summary(found), **told
+    )
 
 
-def _logistic(x: np.ndarray, y: np.ndarray, tolerance: float) -> list[dict[str, Any]]:
-    """Ours at the same tolerance, then at tighter ones until it is as good as theirs in both respects."""
+def _logistic(x: np.ndarray, y: np.ndarray, args: argparse.Namespace) -> None:
+    """Ours at the tolerance asked for; with a peer at the first that makes it as good as theirs in both respects."""
     c = x.shape[1] * (int(y.max()) + 1) / 100
-    model = LogisticRegression(C=c, max_iter=1000, tol=tolerance)
-    _, told = _timed(lambda: model.fit(x, y))
-    theirs = _quality(x, y, model.coef_.T.astype(float), model.intercept_.astype(float), c)
-    rows = [
-        {"who": f"scikit-learn {sklearn.__version__}", "tolerance": tolerance, "steps": int(model.n_iter_[0])}
-        | theirs
-        | told
-    ]
-    for ask in (tolerance * 10 ** (-i / 3) for i in range(8)):
-        fit, told = _timed(functools.partial(fit_logistic, x, y, tolerance=ask))
+    tolerance, told = args.tolerance, {}
+    model = LogisticRegression(C=c, max_iter=1000, tol=args.tolerance)
+    if args.peer:
+        model.fit(x, y)
+        theirs = _quality(x, y, model.coef_.T.astype(float), model.intercept_.astype(float), c)
+        told[PEER] = theirs | {"tolerance": args.tolerance, "steps": int(model.n_iter_[0])}
+    for tolerance in (args.tolerance * 10 ** (-i / 3) for i in range(8 if args.peer else 1)):
+        fit = fit_logistic(x, y, tolerance=tolerance)
         ours = _quality(x, y, fit.weights, fit.intercept, c)
-        level = all(ours[key] <= theirs[key] * (1 + 1e-9) for key in theirs)
-        rows.append({"who": "histojax", "tolerance": ask, "steps": fit.iterations, "level": level} | ours | told)
+        level = not args.peer or all(ours[key] <= theirs[key] * (1 + 1e-9) for key in theirs)
+        told[OURS] = ours | {"tolerance": tolerance, "steps": fit.iterations, "as_good": level}
         if level:
             break
-    return rows
+    sides = {OURS: lambda: fit_logistic(x, y, tolerance=tolerance)}
+    sides |= {PEER: lambda: model.fit(x, y)} if args.peer else {}
+    case = f"logistic regression, {len(x)} x {x.shape[1]}, scikit-learn's tolerance {args.tolerance:g}"
+    tell("probes", case=case, unit="run", **summary(in_turns(sides, args.rounds, warm=0)), quality=told)
 
 
 def _quality(x: np.ndarray, y: np.ndarray, weights: np.ndarray, intercept: np.ndarray, c: float) -> dict[str, float]:
@@ -91,13 +88,6 @@ def _quality(x: np.ndarray, y: np.ndarray, weights: np.ndarray, intercept: np.nd
         residual = np.exp(log_p) - np.eye(weights.shape[1])[labels]
         gradient += np.concatenate([some.T @ residual, residual.sum(axis=0)[None]])
     return {"objective": float(loss), "gradient": float(np.abs(gradient).max() / len(x))}
-
-
-def _timed(call: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
-    wall, cpu = time.perf_counter(), time.process_time()
-    result = call()
-    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    return result, {"cpu_seconds": round(cpu, 2), "wall_seconds": round(wall, 2)}
 
 
 def _data(args: argparse.Namespace, features: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -124,7 +114,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--queries", type=int, default=7180)
     parser.add_argument("--tolerance", type=float, default=1e-4, help="scikit-learn's tol")
     parser.add_argument("--decay", type=float, default=0.5, help="the k-th direction has the size k^-decay")
-    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--peer", action="store_true", help="scikit-learn in turns")
     parser.add_argument("--file", type=Path, help="an .npz with x and y instead of made-up features")
     return parser.parse_args(argv)
 

@@ -3,8 +3,11 @@
 usage: python tools/bench_store.py [--tiles 4000] [--px 256] [--folder DIR]     rates, with JPEG tiles of that size
        python tools/bench_store.py --index 2500000 [--slides 2500] [--folder DIR]  a store of so many tiny tiles
 
+Lines of JSON. PyTorch has no such store: a DataLoader over files is in tools/bench_data.py, the same files in a folder
+stand beside the store here.
+
 Rates: tiles like stained tissue (synthetic), JPEG quality 90, written by write_part, then read in random order, encoded
-and decoded, by one thread and by eight; beside the same files in a folder.
+and decoded, by one thread and by eight.
 
 With --index the store is a real one, written part by part, its tiles being PNG files of 16 px so that it fits on a
 disk: what is measured is the index, the order of samples and the opening of shards, not the decoding of large tiles. A
@@ -29,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the checkout that this tool lies in
 
 import numpy as np  # noqa: E402
+from bench_common import tell  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from histojax.data.decode import encode_png  # noqa: E402
@@ -65,7 +69,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def rates(folder: Path, count: int, px: int) -> None:
-    """Prints tiles per second of writing and reading."""
+    """Tells tiles per second of writing and reading."""
     source = SyntheticTissue(64, px)
     data = [_jpeg(source.read(i)) for i in range(64)]
     out = folder / "rates"
@@ -77,16 +81,18 @@ def rates(folder: Path, count: int, px: int) -> None:
     finish_store(out, [f"s{slide}" for slide in range(4)])
     seconds = time.perf_counter() - begin
     size = sum(len(data[i % 64]) for i in range(count)) / 2**20
-    print(f"write: {count / seconds:,.0f} tiles/s, {size / seconds:.0f} MB/s ({count} JPEG tiles of {px} px)")
+    what = f"JPEG tiles of {px} px"
+    tell("store", case=f"write, {what}", tiles_a_second=round(count / seconds), mb_a_second=round(size / seconds))
     files = folder / "files"
     files.mkdir()
     for i in range(count):
         (files / f"{i}.jpg").write_bytes(data[i % 64])
     order = np.random.default_rng(0).permutation(count // 4 * 4).tolist()
-    for what, tiles in (("store", open_source(out)), ("folder", open_source(files))):
+    for place, tiles in (("store", open_source(out)), ("folder", open_source(files))):
         for how, read in (("encoded", tiles.encoded), ("decoded", tiles.read)):
             one, eight = (_rate(read, order, threads) for threads in (1, 8))
-            print(f"{what}, random, {how}: {one:,.0f} tiles/s with one thread, {eight:,.0f} with eight")
+            told = {"tiles_a_second": round(one), "by_eight_threads": round(eight)}
+            tell("store", case=f"random read of a {place}, {how}, {what}", **told)
 
 
 def _jpeg(tile: np.ndarray) -> bytes:
@@ -124,10 +130,9 @@ def build(out: Path, count: int, slides: int) -> None:
     done = time.perf_counter()
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     index = (out / "index.arrow").stat().st_size
-    print(
-        f"written: {count:,} tiles of {slides:,} slides in {written - begin:.0f} s, finished in {done - written:.1f} s"
-    )
-    print(f"store {size / 2**20:,.0f} MiB, index {index / 2**20:,.0f} MiB ({index / count:.0f} bytes a tile)")
+    told = {"write_seconds": round(written - begin, 1), "finish_seconds": round(done - written, 2)}
+    told |= {"store_mib": round(size / 2**20), "index_mib": round(index / 2**20, 1)}
+    tell("store", case=f"build of {count} tiles of {slides} slides", **told, index_bytes_a_tile=round(index / count, 1))
 
 
 def _tiles(data: list[bytes], name: str, share: range) -> Iterator[Tile]:
@@ -137,16 +142,16 @@ def _tiles(data: list[bytes], name: str, share: range) -> Iterator[Tile]:
 
 
 def sample(store: Path) -> None:
-    """Opens a store and draws from it as training does; prints seconds and memory."""
+    """Opens a store and draws from it as training does; tells seconds and memory."""
     from histojax.data.pipeline import train_iterator
 
     held = _memory()
     begin = time.perf_counter()
     source = open_source(store)
-    print(f"opened: {len(source):,} tiles in {time.perf_counter() - begin:.2f} s, {_more(held)}")
+    tell("store", case=f"open {len(source)} tiles", **_since(begin), **_more(held))
     begin = time.perf_counter()
     source.fingerprint()
-    print(f"fingerprint: {time.perf_counter() - begin:.2f} s, {_more(held)}")
+    tell("store", case="fingerprint", **_since(begin), **_more(held))
     begin = time.perf_counter()
     iterator = train_iterator(source, 64, 16, seed=0)
     seen: list[np.ndarray] = []
@@ -154,11 +159,15 @@ def sample(store: Path) -> None:
         seen.append(next(iterator)["index"])
         if batch in (0, DRAWN // 256, DRAWN // 128, DRAWN // 64 - 1):
             files = len(os.listdir("/proc/self/fd"))
-            print(f"  after {64 * (batch + 1):6,} tiles: {_more(held)}, {files} files open")
+            tell("store", case=f"after {64 * (batch + 1)} tiles", **_more(held), files_open=files)
     seconds = time.perf_counter() - begin
     spread = len(np.unique(np.concatenate(seen)))
-    print(f"drawn: {DRAWN / seconds:,.0f} tiles/s, {spread:,} different ones")
+    tell("store", case=f"draw {DRAWN} tiles", tiles_a_second=round(DRAWN / seconds), different=spread)
     iterator.close()
+
+
+def _since(begin: float) -> dict[str, float]:
+    return {"seconds": round(time.perf_counter() - begin, 3)}
 
 
 def _memory() -> tuple[float, float]:
@@ -168,9 +177,9 @@ def _memory() -> tuple[float, float]:
     return values["RssAnon"], values["RssFile"]
 
 
-def _more(held: tuple[float, float]) -> str:
-    own, files = (now - then for now, then in zip(_memory(), held))
-    return f"memory +{own:.0f} MiB, mapped files +{files:.0f} MiB"
+def _more(held: tuple[float, float]) -> dict[str, int]:
+    own, files = (round(now - then) for now, then in zip(_memory(), held))
+    return {"memory_mib": own, "mapped_mib": files}
 
 
 if __name__ == "__main__":

@@ -1,26 +1,28 @@
 """Tiles per CPU second from slides: ours beside one `read_region` a tile, in alternated rounds in one process.
 
-    python tools/bench_tiles.py                                # a synthetic slide of 19200x15360 px, JPEG tiles
-    python tools/bench_tiles.py a.svs b.svs --mpp 0.5 --tile-px 512
-    python tools/bench_tiles.py a.svs --given-mpp 0.25 --rounds 9
+    python tools/bench_tiles.py --peer                         # a synthetic slide of 19200x15360 px, JPEG tiles
+    python tools/bench_tiles.py a.svs b.svs --mpp 0.5 --tile-px 512 --peer
+    python tools/bench_tiles.py a.svs --given-mpp 0.25 --rounds 9 --peer
 
-ours        Slide.tiles: the JPEG (2000) tiles of a level decoded directly, each once, if it has such; else OpenSlide
+Lines of JSON, seconds for a tile. Without --peer ours alone; PyTorch has no reader of slides, so the peers are
+OpenSlide and Pillow, which are installed with histojax.
+
+histojax    Slide.tiles: the JPEG (2000) tiles of a level decoded directly, each once, if it has such; else OpenSlide
 read_region one OpenSlide.read_region a tile from the same level, alpha dropped, then the same resize as ours
 pillow      the same read, then Pillow's Lanczos, as most tools do
 
-+ jpeg: the tile is encoded as well, by the same encoder on all sides. Grid without overlap over the whole slide, or its
-first --tiles tiles. CPU seconds count all threads; medians over the rounds, in brackets the range.
+encoded as JPEG: the tile is encoded as well, by the same encoder on all sides. Grid without overlap over the whole
+slide, or its first --tiles tiles.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -33,6 +35,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "slides")]
 
+from bench_common import OURS, in_turns, summary, tell  # noqa: E402
 from pyramids import jpeg_streams, picture, shrink  # noqa: E402
 
 from histojax.slides.levels import choose_level  # noqa: E402
@@ -101,43 +104,31 @@ def by_region(slide: Slide, coords: np.ndarray, tile_px: int, mpp: float, pillow
     return (read(x, y) for x, y in coords.tolist())
 
 
-def cpu_seconds(tiles: Iterator[np.ndarray], encode: bool) -> float:
-    """CPU seconds to make all tiles."""
-    start = time.process_time()
-    for tile in tiles:
+def _cut_all(make: Callable[[], Iterator[np.ndarray]], encode: bool) -> None:
+    for tile in make():
         if encode:
             imagecodecs.jpeg8_encode(tile, level=90)
-    return time.process_time() - start
 
 
 def measure(slide: Slide, args: argparse.Namespace) -> None:
-    """Prints the table of one slide."""
+    """Prints the lines of one slide."""
     coords = grid(slide, args.tile_px, args.mpp, args.tiles)
     where = coords, args.tile_px, args.mpp
-    sides: dict[str, Callable[[], Iterator[np.ndarray]]] = {
-        "ours": lambda: ours(slide, *where),
-        "read_region": lambda: by_region(slide, *where),
-        "pillow": lambda: by_region(slide, *where, pillow=True),
-    }
+    sides: dict[str, Callable[[], Iterator[np.ndarray]]] = {OURS: lambda: ours(slide, *where)}
+    if args.peer:
+        sides["read_region"] = lambda: by_region(slide, *where)
+        sides["pillow"] = lambda: by_region(slide, *where, pillow=True)
     level = choose_level(slide.levels, args.mpp / slide.mpp)
-    print(f"{slide.path.name}: {slide.size[0]}x{slide.size[1]} px, {slide.mpp:g} mpp, level {level}; {slide.decoder}")
-    print(f"{len(coords)} tiles of {args.tile_px} px at {args.mpp:g} mpp, {args.rounds} rounds; tiles per CPU second")
+    facts = {"slide": slide.path.name, "pixels": list(slide.size), "level": level, "decoder": slide.decoder}
     for encode in (False, True):
-        seconds: dict[str, list[float]] = {name: [] for name in sides}
-        for turn in range(args.rounds + 1):
-            for name, make in sides.items():
-                spent = cpu_seconds(make(), encode)
-                if turn:  # the first round warms up
-                    seconds[name].append(spent)
-        best = statistics.median(seconds["ours"])
-        for name, spent in seconds.items():
-            median = statistics.median(spent)
-            low, high = len(coords) / max(spent), len(coords) / min(spent)
-            label = name + " + jpeg" * encode
-            print(f"  {label:20s} {len(coords) / median:7.0f} ({low:.0f}..{high:.0f})   ours {median / best:5.2f} x")
+        calls = {name: partial(_cut_all, make, encode) for name, make in sides.items()}
+        told = summary(in_turns(calls, args.rounds, units=len(coords)))
+        rates = {name: round(1 / one["cpu_seconds"]) for name, one in told["sides"].items()}
+        case = f"{slide.mpp:g} mpp slide, {args.tile_px} px at {args.mpp:g} mpp" + ", encoded as JPEG" * encode
+        tell("tiles", case=case, unit="tile", **told, tiles_a_cpu_second=rates, tiles=len(coords), **facts)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Measures the slides of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("slides", nargs="*")
@@ -146,7 +137,8 @@ def main() -> None:
     parser.add_argument("--given-mpp", default=None)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tiles", type=int, default=400)
-    args = parser.parse_args()
+    parser.add_argument("--peer", action="store_true", help="OpenSlide and Pillow in turns")
+    args = parser.parse_args(argv)
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
         for path in args.slides or [synthetic(Path(folder) / "synthetic.svs")]:
