@@ -167,7 +167,7 @@ def run_here(asked: Asked, *, workers: int, shard: tuple[int, int] = (0, 1)) -> 
     mine = dataclasses.replace(work, jobs=work.jobs[shard[0] :: shard[1]])
     parts = []
     for lacking, jobs in by_missing(written, models, mine.jobs):
-        devices = Devices(lacking, asked.batch_size or automatic_size(models, len(jax.devices())))
+        devices = Devices(lacking, asked.batch_size or automatic_size(models, len(jax.local_devices())))
         try:
             part = dataclasses.replace(mine, jobs=tuple(jobs))
             parts.append(extract(part, devices, written, workers=workers, wanted=models))
@@ -291,7 +291,7 @@ def _ready(asked: Asked) -> tuple[Work, list[Model]]:
 def _devices(asked: Asked, names: tuple[str, ...]) -> Devices:
     """The devices of a worker process with the encoders of these names."""
     models = _ready(asked)[1]
-    size = asked.batch_size or automatic_size(models, len(jax.devices()))
+    size = asked.batch_size or automatic_size(models, len(jax.local_devices()))
     return Devices([model for model in models if model.name in names], size)
 
 

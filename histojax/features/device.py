@@ -22,6 +22,7 @@ from histojax.models.network import output_shapes, patch_tokens
 from histojax.models.resnet import ResNetConfig
 from histojax.parallel.backend import is_out_of_memory
 from histojax.zoo.encoder import Encoder
+from histojax.zoo.program import compiled_over
 
 TILES = {
     "cpu": 8  # as fast as more, and the last batch of a few tiles is not filled up with much
@@ -82,12 +83,13 @@ class Devices:
     def __init__(self, models: Sequence[Model], size: int | None = None, devices: Sequence[Any] | None = None):
         self.models = tuple(models)
         self.rules = tuple(dict.fromkeys(model.rule for model in models))
-        found = tuple(devices or jax.devices())
+        found = tuple(devices or jax.local_devices())  # each of several processes has tiles of its own
         wanted = size or automatic_size(models, len(found))
         self.devices = found[: max(1, min(len(found), wanted))]
         self.size = max(1, wanted // len(self.devices)) * len(self.devices)
-        self._programs = [_placed(model, self.devices) for model in models]
-        self._split = NamedSharding(Mesh(np.array(self.devices), ("data",)), PartitionSpec("data"))
+        mesh = Mesh(np.array(self.devices), ("data",))
+        self._programs = [_placed(model, self.devices, mesh) for model in models]
+        self._split = NamedSharding(mesh, PartitionSpec("data"))
         self._fetcher = ThreadPoolExecutor(1, "fetch")
         self._ready_at = time.monotonic()  # when the devices had finished all that they were given
         self._given = self._fetched = 0
@@ -147,12 +149,9 @@ class Devices:
         self._fetcher.shutdown(cancel_futures=True)
 
 
-def _placed(model: Model, devices: Sequence[Any]) -> tuple[Rule, Callable, Any]:
+def _placed(model: Model, devices: Sequence[Any], mesh: Mesh) -> tuple[Rule, Callable, Any]:
     """(rule, compiled program, parameters on all devices) of an encoder; each device takes its rows."""
-    program = model.encoder.program(model.tokens)
+    program, parameters = model.encoder.program(model.tokens), model.encoder.parameters
     if len(devices) == 1:
-        return model.rule, jax.jit(program), jax.device_put(model.encoder.parameters, devices[0])
-    mesh = Mesh(np.array(devices), ("data",))
-    whole, rows = PartitionSpec(), PartitionSpec("data")
-    split = jax.shard_map(program, mesh=mesh, in_specs=(whole, rows), out_specs=rows, check_vma=False)
-    return model.rule, jax.jit(split), jax.device_put(model.encoder.parameters, NamedSharding(mesh, whole))
+        return model.rule, program.run, jax.device_put(parameters, devices[0])
+    return model.rule, compiled_over(program, mesh), jax.device_put(parameters, NamedSharding(mesh, PartitionSpec()))

@@ -10,7 +10,6 @@ as.
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
@@ -25,7 +24,7 @@ from flax import nnx
 from histojax.common.errors import UserError
 from histojax.common.files import expanded
 from histojax.data.preprocess import fit_all
-from histojax.models.network import POOLINGS, Outputs, abstract, feature_width, patch_tokens
+from histojax.models.network import abstract, feature_width
 from histojax.models.resnet import ResNetConfig
 from histojax.weights.licence import Link, check_commercial
 from histojax.zoo.parameters import (
@@ -38,6 +37,7 @@ from histojax.zoo.parameters import (
     with_positions,
     without_resize,
 )
+from histojax.zoo.program import TOKENS, Program
 from histojax.zoo.published import download, licences_of, not_published, record_with, weights_sha256
 from histojax.zoo.record import EncoderRecord, Preprocess
 from histojax.zoo.table import find, is_known
@@ -45,7 +45,6 @@ from histojax.zoo.trained import open_trained, path_of, published_at
 
 Tiles = np.ndarray | Sequence[np.ndarray]
 PIXELS = 32 * 224 * 224  # of a batch, if its size is not given
-PIECE = 4 * 224 * 224  # pixels that a CPU takes through the network at a time: what lies between layers stays in cache
 _shown: set[str] = set()  # lines that were printed
 
 
@@ -206,9 +205,8 @@ class Encoder:
         self.record, self.config, self.notes, self.licences = record, config, notes, licences
         self.batch_size = batch_size or max(1, PIXELS // record.preprocess.side**2)
         self.weights, self.weights_sha256 = weights, weights_sha256
-        self.graph, self.parameters = abstract(config)[0], jax.tree.map(jnp.asarray, parameters)
-        self._features = jax.jit(partial(self._run, POOLINGS[record.pooling][1]))
-        self._tokens = jax.jit(partial(self._run, patch_tokens))
+        self.parameters = jax.tree.map(jnp.asarray, parameters)
+        self._features = self.program()
 
     def __call__(self, images: Tiles) -> np.ndarray:
         """Features (N, D) float32 of RGB images (N, H, W, 3) uint8, or of a list of (H, W, 3) of any sizes."""
@@ -221,8 +219,9 @@ class Encoder:
         """
         if isinstance(self.config, ResNetConfig):
             raise UserError(f"{self.record.name}: a ResNet has no patch tokens; use its maps (encoder.network)")
-        shape = jax.eval_shape(partial(self._run, patch_tokens), self.parameters, self._batch_shape).shape
-        return self._in_batches(self._tokens, images, shape[1:])
+        program = Program.of(self.config, self.preprocess, (TOKENS,))
+        (shape,) = jax.eval_shape(program, self.parameters, self._batch_shape)
+        return self._in_batches(program, images, shape.shape[1:])
 
     def prepare(self, images: Tiles) -> np.ndarray:
         """(N, h, w, 3) uint8: the images resized and cropped as the record says, for `forward`."""
@@ -237,15 +236,16 @@ class Encoder:
 
     def forward(self, prepared: Any) -> jax.Array:
         """Features (N, D) float32, still on the device, of what `prepare` returned; compiled anew for every N."""
-        return self._features(self.parameters, prepared)
+        return self._features.run(self.parameters, prepared)[0]
 
-    def program(self, tokens: bool = False) -> Callable[[Tree, jax.Array], tuple[jax.Array, ...]]:
-        """A function of (parameters, what `prepare` returned), not compiled: the features, then the tokens if wanted.
+    def program(self, tokens: bool = False) -> Program:
+        """The function of (parameters, what `prepare` returned): the features, then the tokens if wanted.
 
         For whoever lays out batches on devices; a ResNet has no tokens.
         """
-        pool = POOLINGS[self.record.pooling][1]
-        return partial(self._run, (lambda out: (pool(out), patch_tokens(out))) if tokens else lambda out: (pool(out),))
+        return Program.of(
+            self.config, self.preprocess, (self.record.pooling, TOKENS) if tokens else (self.record.pooling,)
+        )
 
     @property
     def preprocess(self) -> Preprocess:
@@ -265,28 +265,14 @@ class Encoder:
     @property
     def network(self) -> nnx.Module:
         """The Flax NNX module with its parameters, for what the other methods do not offer."""
-        return nnx.merge(self.graph, self.parameters)
+        return nnx.merge(abstract(self.config)[0], self.parameters)
 
     @property
     def _batch_shape(self) -> jax.ShapeDtypeStruct:
         side = self.preprocess.side
         return jax.ShapeDtypeStruct((self.batch_size, side, side, 3), jnp.uint8)
 
-    def _run(self, choose: Callable[[Outputs], Any], parameters: Tree, tiles: jax.Array) -> Any:
-        # accelerators round float32 products to TF32 or bfloat16 unless told otherwise
-        exact = getattr(self.config, "dtype", jnp.float32) == jnp.float32
-        with jax.default_matmul_precision("highest" if exact else "default"):
-            network = nnx.merge(self.graph, parameters)
-            piece = len(tiles)
-            if jax.default_backend() == "cpu":
-                piece = max(1, PIECE // math.prod(tiles.shape[1:3]))
-
-            def of_piece(part: jax.Array) -> Any:
-                return jax.tree.map(lambda x: x.astype(jnp.float32), choose(network(normalise(part, self.preprocess))))
-
-            return _by_pieces(of_piece, tiles, piece)
-
-    def _in_batches(self, program: Callable, images: Tiles, shape: tuple[int, ...]) -> np.ndarray:
+    def _in_batches(self, program: Program, images: Tiles, shape: tuple[int, ...]) -> np.ndarray:
         """(N, *shape) float32 of `program`; the last batch is filled up, so that one compiled program serves."""
         _check_batch(images)
         done: list[np.ndarray] = []
@@ -294,25 +280,13 @@ class Encoder:
         for start in range(0, len(images), self.batch_size):
             tiles = self.prepare(images[start : start + self.batch_size])
             fill = [(0, self.batch_size - len(tiles))] + [(0, 0)] * 3
-            result, count = program(self.parameters, np.pad(tiles, fill)), len(tiles)
+            (result,), count = program.run(self.parameters, np.pad(tiles, fill)), len(tiles)
             if waiting is not None:  # fetched one batch late: the device works while the host resizes
                 done.append(np.asarray(waiting[0])[: waiting[1]])
             waiting = (result, count)
         if waiting is not None:
             done.append(np.asarray(waiting[0])[: waiting[1]])
         return np.concatenate(done) if done else np.zeros((0, *shape), np.float32)
-
-
-def _by_pieces(function: Callable[[jax.Array], Any], batch: jax.Array, piece: int) -> Any:
-    """`function` of a batch (N, ...), row by row the same, computed for `piece` rows after the other."""
-    count = len(batch) // piece
-    if count < 2:
-        return function(batch)
-    whole = jax.lax.map(function, batch[: count * piece].reshape(count, piece, *batch.shape[1:]))
-    whole = jax.tree.map(lambda x: x.reshape(count * piece, *x.shape[2:]), whole)
-    if count * piece == len(batch):
-        return whole
-    return jax.tree.map(lambda *parts: jnp.concatenate(parts), whole, function(batch[count * piece :]))
 
 
 def _check_batch(images: Tiles) -> None:
@@ -326,12 +300,6 @@ def _check_batch(images: Tiles) -> None:
         )
     if len(shape) != 4:
         raise UserError(f"images must be (N, height, width, 3), got {tuple(shape)}: for a single one images[None]")
-
-
-def normalise(tiles: jax.Array, rule: Preprocess) -> jax.Array:
-    """data.preprocess.normalise on the device: float32 of uint8 images."""
-    mean, std = (jnp.asarray(values, jnp.float32) for values in (rule.mean, rule.std))
-    return (tiles.astype(jnp.float32) / np.float32(1 / rule.scale) - mean) / std
 
 
 def check_licence(record: EncoderRecord, commercial: bool) -> None:

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from tiny_encoders import encoder
 
-from histojax.features.device import Model, automatic_size
+from histojax.features.device import Devices, Model, automatic_size
+from histojax.zoo.program import compiled_over
 
 
 @pytest.mark.parametrize("tokens", [False, True])
@@ -28,3 +29,18 @@ def test_batches_are_smaller_for_larger_tiles(monkeypatch, backend, side, size):
     assert (
         automatic_size([Model("tiny", encoder(side=28)), Model("other", encoder("other", side=side))], devices) == size
     )
+
+
+def test_all_devices_give_the_features_of_one_and_compile_once_an_architecture():
+    """Eight host devices, each with its rows; a second encoder, of other weights, finds the program compiled."""
+    tiles = np.random.default_rng(0).integers(0, 256, (16, 28, 28, 3), np.uint8)
+    compiled_over.cache_clear()
+    for seed in (0, 1):
+        one = encoder(seed=seed)
+        devices = Devices([Model(f"tiny{seed}", one)], 16)
+        assert len(devices.devices) == len(jax.local_devices()) == 8
+        [(features,)] = devices.start([tiles]).result()
+        devices.close()
+        np.testing.assert_allclose(features, one(tiles), atol=1e-5, rtol=1e-5)
+    program, mesh = one.program(), devices._split.mesh
+    assert compiled_over.cache_info().currsize == 1 and compiled_over(program, mesh)._cache_size() == 1

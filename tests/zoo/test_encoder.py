@@ -3,7 +3,6 @@
 import dataclasses
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -20,7 +19,7 @@ from histojax.common.files import file_sha256
 from histojax.data.preprocess import fit_all
 from histojax.data.preprocess import normalise as on_host
 from histojax.models.beit import BeitConfig
-from histojax.models.network import POOLINGS, abstract
+from histojax.models.network import abstract
 from histojax.models.resnet import ResNetConfig
 from histojax.models.vit import ViT, ViTConfig
 from histojax.weights.containers import open_tensors
@@ -28,8 +27,10 @@ from histojax.weights.layouts.timm_vit import TIMM
 from histojax.weights.licence import Link
 from histojax.weights.pos_embed import resample_grid
 from histojax.weights.write import write_weights
-from histojax.zoo.encoder import Encoder, load_encoder, normalise
+from histojax.zoo import program
+from histojax.zoo.encoder import Encoder, load_encoder
 from histojax.zoo.parameters import run_config, with_pooling, with_positions
+from histojax.zoo.program import normalise
 from histojax.zoo.record import Preprocess, WeightFile
 from histojax.zoo.table import ENCODERS, find
 
@@ -82,12 +83,15 @@ def test_patch_tokens_are_those_of_the_network(encoder, by_hand):
     np.testing.assert_allclose(tokens, by_hand["patches"], atol=3e-5, rtol=1e-5)
 
 
-def test_one_program_serves_all_batches(encoder):
+def test_one_program_serves_all_batches_and_encoders_of_an_architecture(encoder):
+    encoder(TILES[:1])
+    compiled = program._run._cache_size()
     every = encoder(np.concatenate([TILES] * 3)[:13])
     np.testing.assert_array_equal(every[:5], encoder(TILES))
     np.testing.assert_array_equal(every[5:10], every[:5])
     np.testing.assert_array_equal(encoder(TILES[:1]), every[:1])
-    assert encoder._features._cache_size() == 1
+    assert np.abs(load_encoder(tiny(), "random", batch_size=4)(TILES) - every[:5]).max() > 0.1
+    assert program._run._cache_size() == compiled
 
 
 def test_tiles_of_any_sizes_and_none(encoder):
@@ -107,16 +111,15 @@ def test_prepared_tiles_can_be_given_to_the_device(encoder):
 
 
 @pytest.mark.parametrize(("count", "loops"), [(2, 1), (4, 2), (5, 3), (7, 3)])
-def test_pieces_change_nothing(encoder, count, loops, monkeypatch):
+def test_pieces_change_nothing(encoder, count, loops):
     """`loops`: one over the blocks, one over the pieces, one over the blocks for what is left."""
     prepared = encoder.prepare(np.concatenate([TILES, TILES[:, ::-1]])[:count])
     assert len(prepared) == count
     whole = np.asarray(encoder.forward(prepared))
-    monkeypatch.setattr("histojax.zoo.encoder.PIECE", 2 * 56 * 56)
-    again = load_encoder(tiny(), VIRCHOW, batch_size=4)
-    text = jax.jit(partial(again._run, POOLINGS["cls+mean"][1])).lower(again.parameters, prepared).as_text()
+    pieces = dataclasses.replace(encoder.program(), piece=2 * 56 * 56)
+    text = jax.jit(pieces).lower(encoder.parameters, prepared).as_text()
     assert text.count("stablehlo.while") == loops
-    np.testing.assert_allclose(again.forward(prepared), whole, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(pieces.run(encoder.parameters, prepared)[0], whole, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +149,8 @@ def test_the_device_normalises_as_the_host():
     for name in ("uni", "sam_vit_b", "beit_paper", "kaiko_vits8"):
         rule = find(name).preprocess
         tiles = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, -1)
-        np.testing.assert_allclose(jax.jit(normalise, static_argnums=1)(tiles, rule), on_host(tiles, rule), atol=1e-6)
+        ours = jax.jit(normalise, static_argnums=(1, 2, 3))(tiles, rule.scale, rule.mean, rule.std)
+        np.testing.assert_allclose(ours, on_host(tiles, rule), atol=1e-6)
 
 
 def test_provenance(encoder):
