@@ -13,7 +13,7 @@ def test_cold_then_with_the_cache_then_the_peer(monkeypatch, capsys):
         asked.append((words[-1], cache))
         if cache:
             cache.mkdir(exist_ok=True)
-            (cache / "compiled").write_text("")
+            (cache / "jit_x-cache").write_text("")
         return Spent(10, 12) if len(asked) == 1 else Spent(2, 3)
 
     monkeypatch.setattr(bench_start, "reading", reading)
@@ -23,7 +23,7 @@ def test_cold_then_with_the_cache_then_the_peer(monkeypatch, capsys):
     assert asked[0][1] == asked[1][1] and asked[2][1] is None
     line = json.loads(capsys.readouterr().out)
     assert line["ratios"] == {"cold": {"wall": 5, "cpu": 4}, "PyTorch": {"wall": 1, "cpu": 1}}
-    assert line["cached_files"] == 1
+    assert line["programs_kept"] == 1
 
 
 def test_a_process_is_timed_with_what_it_starts(tmp_path):
