@@ -62,6 +62,7 @@ class Recipe:
     train: Choice = ALL
     batching: str = "map"  # how crops are made, see ssl.augment
     features_px: int = 224
+    platform: str = "cpu"  # that the step is compiled for: "cpu", "gpu" or "tpu"
     layout: Layout | None = None  # of a step over several devices, see make_step
 
     @property

@@ -17,6 +17,7 @@ import optax
 from jax.sharding import Mesh
 
 from histojax.models.parts import merge
+from histojax.parallel.compiler import compiler_options
 from histojax.parallel.mesh import AXES, BATCH
 from histojax.parallel.sharding import Layout
 from histojax.ssl import health
@@ -68,7 +69,7 @@ def make_step(recipe: Recipe, mesh: Mesh | None = None) -> Any:
         views = make_views(recipe, images, crop_key, mask_key)
         return update(recipe, state, views, schedule, drop_key)
 
-    options = _compiler_options(mesh.devices.flat[0].platform if mesh else jax.default_backend())
+    options = compiler_options(recipe.platform)
     if layout is None:
         return jax.jit(step, donate_argnums=0, compiler_options=options)
     where = layout.state(jax.eval_shape(lambda: recipe.start(recipe.init(jax.random.key(0)))))
@@ -82,19 +83,6 @@ def make_step(recipe: Recipe, mesh: Mesh | None = None) -> Any:
 def step_keys(key: jax.Array, step: jax.Array | int) -> jax.Array:
     """(3,) keys of one step: for its crops, its masks and its stochastic depth."""
     return jax.random.split(jax.random.fold_in(key, step), 3)
-
-
-def _compiler_options(platform: str) -> dict[str, str]:
-    """XLA:CPU orders its work for concurrency unless told otherwise: here that gains no time and costs a third more
-    memory (tools/bench_step.py). Empty where XLA has no such option."""
-    options = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
-    if platform != "cpu":
-        return {}
-    try:
-        jax.jit(lambda: 0, compiler_options=options).lower().compile()
-    except jax.errors.JaxRuntimeError:
-        return {}
-    return options
 
 
 def make_views(recipe: Recipe, images: jax.Array, crop_key: jax.Array, mask_key: jax.Array) -> Views:

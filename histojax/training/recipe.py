@@ -46,6 +46,7 @@ def recipe_of(config: ConfigDict, platform: str = "cpu", devices: int = 1) -> Re
         train=parse_choice(config.model.train, vit.depth, vit.dim),
         batching="map" if platform == "cpu" else "vmap",
         features_px=config.eval.image_px,
+        platform=platform,
     )
 
 
