@@ -16,6 +16,7 @@ VERBS = {  # verb: what it does; its module is histojax.VERB, with _ for -
     "heatmap": "draw what a trained head looks at and says over a slide; patch tokens as colours",
     "audit": "find copies, blank tiles, and what training and evaluation tiles share",
     "train": "continue DINOv2 training of a ViT on your tiles",
+    "plan": "say what a training takes on a GPU or TPU before one is rented: memory, batch, hours",
     "slide-info": "show what slides are: size, mpp, levels, associated images, and how they are read",
     "encoders": "list the published encoders that can be loaded by name, or one of them in full",
     "convert": "read any weight file, report what is in it, write it anew",
