@@ -31,6 +31,7 @@ from histojax.data import BadTileLog
 from histojax.evaluation import online
 from histojax.evaluation.evaluators import chooser, evaluators
 from histojax.parallel.compile_cache import programs_read
+from histojax.parallel.host_values import place_whole
 from histojax.parallel.mesh import batch_sharding
 from histojax.parallel.sharding import Layout
 from histojax.runs.folder import RunFolder
@@ -107,6 +108,7 @@ class Loop:
         self.source, self.tiles, self.start, self.stop = source, tiles, start, stop
         self.main = jax.process_index() == 0
         self.split = None if mesh is None else batch_sharding(mesh)
+        self.whole = None if mesh is None else Layout(mesh).whole
         self.last = last_step(config)
         self.schedules = schedules_of(config)
         self.evaluators = evaluators(config.eval.k)
@@ -130,12 +132,13 @@ class Loop:
         if folder:
             folder.bind(c.to_dict(), MAY_CHANGE + TILES, facts)
             results.list_unused(self)
-        self.key = jax.random.key(c.seed)
+        root = jax.random.key(c.seed)
+        self.key = jax.random.wrap_key_data(place_whole(jax.random.key_data(root), self.whole))
         self.checkpoints = Checkpoints(self.workdir / "checkpoints", c.checkpoint.keep)
         resumed = self.start.step
         split = None if self.mesh is None else Layout(self.mesh).state
         if resumed is None:
-            self.state = first_state(self.recipe, self.start, jax.random.fold_in(self.key, 2**31 - 1), split)
+            self.state = first_state(self.recipe, self.start, jax.random.fold_in(root, 2**31 - 1), split)
         else:
             self.state, saved = self.checkpoints.restore(abstract_state(self.recipe, split), resumed)
             self.notes = Notes.read(saved, f"{self.checkpoints.folder}/{resumed}")
@@ -156,7 +159,15 @@ class Loop:
             self._evaluate_and_export()
 
     def train(self) -> None:
-        """Steps from where the run stands to its end; raises Stopped on a signal or a verdict."""
+        """Steps from where the run stands to its end; raises Stopped on a signal or a verdict.
+
+        Within it nothing goes between host and devices unless it is sent or fetched by name; a transfer that slips in
+        is an error. Evaluations, exports and checkpoints are free.
+        """
+        with jax.transfer_guard("disallow"):
+            self._train()
+
+    def _train(self) -> None:
         c, began = self.config, time.monotonic()
         assert self.feed and self.progress and self.checkpoints
         if self.step < self.last:
@@ -166,7 +177,7 @@ class Loop:
         while self.step < self.last:
             images, bad = self.feed.take()
             self.stop.unsaved = True
-            self.state, metrics = train_step(self.state, images, self.key, self.schedules.at(self.step))
+            self.state, metrics = train_step(self.state, images, self.key, self._schedule())
             self.step += 1
             self.waiting.append(metrics)
             self._note_bad(bad)
@@ -183,7 +194,8 @@ class Loop:
             waited = 0.0
             self.notes.seconds += time.monotonic() - began
             began = time.monotonic()
-            self._after_step()
+            with jax.transfer_guard("allow"):
+                self._after_step()
         self.checkpoints.wait()
         self.stop.unsaved = False
 
@@ -196,7 +208,7 @@ class Loop:
         images = jax.ShapeDtypeStruct(shape, np.uint8, sharding=self.split)
         step = make_step(self.recipe, self.mesh)
         known = programs_read()
-        compiled = step.lower(self.state, images, self.key, self.schedules.at(self.step)).compile()
+        compiled = step.lower(self.state, images, self.key, self._schedule()).compile()
         give_back_freed()
         plan, words = compiled.memory_analysis(), f"compiled in {time.monotonic() - began:.0f} s"
         words += " (an earlier start had done it)" if programs_read() > known else ""
@@ -215,6 +227,9 @@ class Loop:
         begin = time.monotonic()
         self.feed.draw()
         return time.monotonic() - begin if idle or done.is_ready() else 0.0
+
+    def _schedule(self) -> dict[str, jax.Array]:
+        return place_whole(self.schedules.at(self.step), self.whole)
 
     def _note_bad(self, bad: np.ndarray) -> None:
         assert self.progress
