@@ -12,6 +12,9 @@ from pathlib import Path
 
 from histojax.common.errors import UserError
 
+MISSING = (errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)  # how a file system says that it cannot do something at all
+BUCKET = "this storage lacks what a disk can do, as a bucket mounted as a folder does"
+
 
 def expanded(path: str | os.PathLike) -> Path:
     """A path as a person writes it, with ~ and ~user for home folders; every path that comes from outside goes here.
@@ -93,6 +96,9 @@ def _fsync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if not (path.is_dir() and error.errno in MISSING):  # a bucket mounted as a folder has nothing to flush
+            raise
     finally:
         os.close(handle)
 
@@ -103,11 +109,13 @@ def reason(error: OSError) -> str:
 
 
 def advice(error: OSError) -> str:
-    """What to do about a full disk or a folder without permission; "" if we know nothing."""
+    """What to do about a full disk, no permission or storage that lacks something; "" if we know nothing."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "; make room and run the same command again"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return "; choose a folder you may write to"
+    if error.errno in MISSING:
+        return f"; {BUCKET}: write to a local or shared disk and copy it there afterwards"
     return ""
 
 

@@ -7,14 +7,15 @@ import errno
 import fcntl
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from histojax.common.errors import UserError
-from histojax.common.files import advice, reason
+from histojax.common.files import MISSING, advice, reason
 
-WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)  # some mounts of clusters
+WITHOUT_LOCKS = (*MISSING, errno.ENOLCK)  # some mounts of clusters and buckets
 
 
 class Lock:
@@ -65,6 +66,22 @@ def try_lock(path: Path) -> Lock | None:
             _sign(handle)
             return Lock(path, handle)
         os.close(handle)  # its last owner removed it between our opening and locking it
+
+
+def say_if_without_locks(folder: Path) -> None:
+    """Prints one line on stderr where the storage of a folder of work has no locks: how several jobs share it then.
+
+    Raises UserError as `try_lock`.
+    """
+    probe = try_lock(folder / f".probe-{socket.gethostname()}-{os.getpid()}.lock")
+    if probe is None:
+        return
+    if not probe.known:
+        print(
+            f"{folder}: this storage has no file locks; give each of several jobs slides of its own (--shard I/N)",
+            file=sys.stderr,
+        )
+    probe.release()
 
 
 @contextlib.contextmanager

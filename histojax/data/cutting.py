@@ -18,7 +18,7 @@ from typing import Any
 
 from histojax.common.errors import UserError
 from histojax.common.files import make_folder, read_json, write_atomic
-from histojax.common.locks import owner_of, wait_for_lock
+from histojax.common.locks import owner_of, say_if_without_locks, wait_for_lock
 from histojax.common.progress import Progress
 from histojax.common.tables import write_table
 from histojax.common.work import Outcome, run
@@ -103,6 +103,7 @@ def cut_slides(
     start_store(out, cut.plan(), COORDINATES if cut.coordinates else PIXELS)
     for folder in (LOCKS, PICTURES, OUTLINES):
         make_folder(out / folder)
+    say_if_without_locks(out / LOCKS)
     if executor == "ray":  # its tasks run in other folders
         cut = dataclasses.replace(cut, out=os.path.abspath(cut.out))
         slides = [dataclasses.replace(entry, path=Path(os.path.abspath(entry.path))) for entry in slides]

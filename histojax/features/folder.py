@@ -26,7 +26,7 @@ from typing import Any
 
 from histojax.common.errors import UserError
 from histojax.common.files import make_folder, read_json, write_atomic
-from histojax.common.locks import wait_for_lock
+from histojax.common.locks import say_if_without_locks, wait_for_lock
 from histojax.common.tables import csv_text
 from histojax.data.store_parts import file_stem
 from histojax.features.stored import Geometry
@@ -102,6 +102,7 @@ class JobFolder:
         beside = [PATCHES] * with_patches + [PICTURES, OUTLINES] * with_pictures
         for folder in [*folders, *(self.base / name for name in beside)]:
             make_folder(folder)
+        say_if_without_locks(self.base / LOCKS)
 
     def remove_leftovers(self, slide: str, encoders: Iterable[str]) -> None:
         """Temporary files that a killed writer left; only for the owner of the slide's lock."""

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from histojax.common.errors import UserError
-from histojax.common.files import read_json, reason, write_atomic
+from histojax.common.files import BUCKET, MISSING, advice, read_json, reason, write_atomic
 from histojax.common.locks import owner_of, try_lock
 from histojax.common.versions import commit
 from histojax.runs.metrics import METRICS
@@ -69,6 +69,14 @@ class RunFolder:
             owner = owner_of(self.path / ".lock")
             raise UserError(f"{self.path}: {owner} uses this folder; wait for it, stop it or choose another --workdir")
         self._lock = lock
+        try:
+            _check_storage(self.path)
+        except UserError:
+            self.close()
+            raise
+        if not lock.known:
+            said = "this storage has no file locks; see to it that no other run uses this folder"
+            print(f"{self.path}: {said}", file=sys.stderr)
         self._remove_unfinished()
 
     def _remove_unfinished(self) -> None:
@@ -130,6 +138,35 @@ class RunFolder:
         record.setdefault("starts", []).append(entry)
         write_atomic(path, json.dumps(record, indent=1) + "\n")
         return entry
+
+
+def _check_storage(folder: Path) -> None:
+    """Raises UserError, before hours of work, for storage that cannot do what a run needs: rename folders, append."""
+    probe, renamed = folder / ".probe.tmp", folder / ".probe-renamed.tmp"
+    doing = "make a folder"
+    try:
+        for leftover in (probe, renamed):
+            shutil.rmtree(leftover, ignore_errors=True)
+        probe.mkdir()
+        doing = "append to a file"
+        for letter in (b"a", b"b"):
+            handle = os.open(probe / "file", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            try:
+                os.write(handle, letter)
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        doing = "rename a folder"
+        probe.rename(renamed)
+        if (renamed / "file").read_bytes() != b"ab":
+            raise OSError(0, "its file is not as it was")
+    except OSError as error:
+        remedy = "" if error.errno in MISSING else advice(error)
+        remedy = remedy or f"; {BUCKET}: put --workdir on a local or shared disk and copy it there afterwards"
+        raise UserError(f"{folder}: cannot {doing} there ({reason(error)}){remedy}") from error
+    finally:
+        for path in (probe, renamed):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def check_folder(folder: str | os.PathLike, config: Mapping[str, Any], may_change: Sequence[str] = ()) -> bool:

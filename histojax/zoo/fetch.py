@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from histojax.common.errors import UserError
 from histojax.common.files import file_sha256
+from histojax.common.locks import WITHOUT_LOCKS
 from histojax.zoo.verified import Check, accept, fault_of, note_sha256
 
 CHUNK = 1 << 20
@@ -202,5 +203,9 @@ def _lock(target: Path) -> Iterator[None]:
         yield
         return
     with open(target.with_name(target.name + ".lock"), "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in WITHOUT_LOCKS:
+                raise
         yield

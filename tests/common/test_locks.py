@@ -1,5 +1,6 @@
 """Locks: one owner, gone with its process."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -7,8 +8,9 @@ import threading
 
 import pytest
 
+from histojax.common import locks
 from histojax.common.errors import UserError
-from histojax.common.locks import owner_of, try_lock, wait_for_lock
+from histojax.common.locks import owner_of, say_if_without_locks, try_lock, wait_for_lock
 
 
 def test_one_owner_at_a_time_and_no_file_afterwards(tmp_path):
@@ -45,3 +47,15 @@ def test_a_lock_is_waited_for(tmp_path):
     threading.Timer(0.1, first.release).start()
     with wait_for_lock(tmp_path / "lock", 0.01):
         assert try_lock(tmp_path / "lock") is None
+
+
+def test_storage_without_locks_is_said(tmp_path, monkeypatch, capsys):
+    say_if_without_locks(tmp_path)
+    assert capsys.readouterr().err == ""
+
+    def unsupported(*_):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(locks.fcntl, "flock", unsupported)
+    say_if_without_locks(tmp_path)
+    assert "no file locks; give each" in capsys.readouterr().err and not list(tmp_path.iterdir())

@@ -139,12 +139,34 @@ def test_the_lock_keeps_a_second_run_out_and_dies_with_its_process(tmp_path):
         other.wait()
 
 
-def test_a_file_system_without_locks_still_works(tmp_path, monkeypatch):
+def test_a_file_system_without_locks_still_works_and_says_so(tmp_path, monkeypatch, capsys):
     def unsupported(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(locks.fcntl, "flock", unsupported)
     RunFolder(tmp_path).close()
+    assert "no file locks" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("call", "number", "expected"),
+    [
+        ("rename", errno.ENOTSUP, "cannot rename a folder there .*as a bucket.*local or shared disk and copy"),
+        ("rename", errno.EPERM, "cannot rename a folder there .*choose a folder you may write to"),
+        ("write", errno.ENOSPC, "cannot append to a file there .*; make room"),
+    ],
+)
+def test_storage_that_lacks_something_is_refused_before_the_work(tmp_path, monkeypatch, call, number, expected):
+    """As a mounted bucket; nothing of the attempt stays."""
+
+    def refused(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, call, refused)
+    with pytest.raises(UserError, match=f"run: {expected}"):
+        RunFolder(tmp_path / "run")
+    monkeypatch.undo()
+    assert not (tmp_path / "run").exists()
 
 
 def test_temporary_files_of_a_killed_run_are_removed(tmp_path):
