@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from histojax.models.layers import init_normal, init_uniform
+from histojax.ssl.precision import of_scores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,4 +67,4 @@ class Head(nnx.Module):
 
 def logits(z: jax.Array, prototypes: jax.Array) -> jax.Array:
     """Scores (..., K) float32 of bottleneck features against all prototypes."""
-    return jnp.einsum("...d,kd->...k", z, prototypes, precision="high", preferred_element_type=jnp.float32)
+    return jnp.einsum("...d,kd->...k", z, prototypes, precision=of_scores(), preferred_element_type=jnp.float32)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from histojax.ssl.columns import Columns
 from histojax.ssl.heads import logits
+from histojax.ssl.precision import of_scores
 from histojax.ssl.targets import FormedTargets, Targets
 
 
@@ -61,8 +62,8 @@ def _backward(temp: float, chunk: int, mass: float, kept: tuple, cotangent: jax.
         wanted = kernel * targets.prototype_scale * scale[:, None]
         by = (parts.rows(cotangent, i) / temp)[:, None]
         slope = (mass * jnp.exp(s - parts.rows(log_sum, i)[:, None]) - wanted) * by
-        total = total + jnp.einsum("tk,td->kd", slope, tokens, precision="high")
-        return total, parts.columns(jnp.einsum("tk,kd->td", slope, prototypes, precision="high"))
+        total = total + jnp.einsum("tk,td->kd", slope, tokens, precision=of_scores())
+        return total, parts.columns(jnp.einsum("tk,kd->td", slope, prototypes, precision=of_scores()))
 
     total, slopes = jax.lax.scan(part, jnp.zeros_like(prototypes), jnp.arange(parts.count))
     return parts.join(slopes), total, None

@@ -20,7 +20,7 @@ from histojax.models.parts import merge
 from histojax.parallel.compiler import compiler_options
 from histojax.parallel.mesh import AXES, BATCH
 from histojax.parallel.sharding import Layout
-from histojax.ssl import health
+from histojax.ssl import health, precision
 from histojax.ssl.augment import multi_crop, normalize, resize
 from histojax.ssl.masks import MaskBatch, gather_patches, sample_masks
 from histojax.ssl.optimizer import clip
@@ -66,8 +66,9 @@ def make_step(recipe: Recipe, mesh: Mesh | None = None) -> Any:
 
     def step(state: TrainState, images: jax.Array, key: jax.Array, schedule: dict) -> tuple[TrainState, Metrics]:
         crop_key, mask_key, drop_key = step_keys(key, state.step)
-        views = make_views(recipe, images, crop_key, mask_key)
-        return update(recipe, state, views, schedule, drop_key)
+        with precision.of_step(recipe.vit.dtype, recipe.platform):
+            views = make_views(recipe, images, crop_key, mask_key)
+            return update(recipe, state, views, schedule, drop_key)
 
     options = compiler_options(recipe.platform)
     if layout is None:
@@ -235,7 +236,8 @@ def make_features(recipe: Recipe, mesh: Mesh | None = None) -> Callable:
     recipe = dataclasses.replace(recipe, layout=layout)
 
     def features(backbone: Tree, images: jax.Array) -> jax.Array:
-        return recipe.backbone(backbone, normalize(resize(images, recipe.features_px), recipe.crops))["cls"]
+        with precision.of_step(recipe.vit.dtype, recipe.platform):
+            return recipe.backbone(backbone, normalize(resize(images, recipe.features_px), recipe.crops))["cls"]
 
     if layout is None:
         return jax.jit(features)
