@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 from itertools import pairwise
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 
 from histojax.models.layers import swiglu_hidden
 from histojax.models.vit import ViTConfig
 from histojax.ssl.heads import HeadConfig
 from histojax.ssl.masks import upper_bound
+from histojax.ssl.patch_targets import form_of
 from histojax.ssl.recipe import Recipe
+from histojax.ssl.targets import Scores
 from histojax.ssl.terms import has_terms
 
 
@@ -49,8 +55,8 @@ class _Crop:
     pairs: float  # low-rank pairs
 
 
-def step_flops(recipe: Recipe, batch: int) -> Flops:
-    """The operations of a step of `batch` images."""
+def step_flops(recipe: Recipe, batch: int, devices: int = 1) -> Flops:
+    """The operations of a step of `batch` images on so many devices, all together."""
     vit, images = recipe.vit, float(batch)
     large = _crop(vit, recipe.crops.global_px, recipe.train.rank)
     small = _crop(vit, recipe.crops.local_px, recipe.train.rank)
@@ -59,6 +65,7 @@ def step_flops(recipe: Recipe, batch: int) -> Flops:
     crops = ((large, 2 * images), (small, local * images))
     forward = [n * (c.embed + kept * vit.depth * _block(c)) for c, n in crops]
     heads, prototypes, again = _head_flops(recipe, batch, local)
+    again += _targets_again(recipe, batch, devices)
     return Flops(
         teacher=2 * images * (large.embed + vit.depth * _block(large)),
         student=sum(forward),
@@ -135,6 +142,16 @@ def _head_flops(recipe: Recipe, batch: int, local: int) -> tuple[float, float, f
         scores += passes * 2.0 * head.bottleneck * head.prototypes
         again += (both + student_only) * 2.0 * head.bottleneck * head.prototypes
     return mlps, scores, again
+
+
+def _targets_again(recipe: Recipe, batch: int, devices: int) -> float:
+    """The teacher's scores of masked patches, for each time that they are formed after the first."""
+    head, masked = recipe.ibot_head or recipe.head, masked_tokens(recipe, batch) * bool(recipe.loss.ibot_weight)
+    shapes = (1, masked // devices, head.bottleneck), (head.prototypes, head.bottleneck)
+    on_one: list[Any] = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    form = form_of(dataclasses.replace(recipe, layout=None), Scores(*on_one))
+    times = {"kept": 0, "formed": 2, "parts": 6 if recipe.loss.centering == "sinkhorn" else 2}[form]
+    return times * 2.0 * masked * head.bottleneck * head.prototypes
 
 
 def _mlp(head: HeadConfig) -> float:

@@ -91,7 +91,7 @@ def make_plan(
         batch=config.batch_size,
         steps=last_step(config),
         utilisation=utilisation,
-        flops=step_flops(recipe, config.batch_size),
+        flops=step_flops(recipe, config.batch_size, count),
         state_bytes=state_bytes(jax.eval_shape(recipe.start, shapes)),
         checkpoints=config.checkpoint.keep + config.checkpoint.keep_best + 1,
         export_bytes=(len(config.export.steps) + 1)
