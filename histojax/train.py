@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
 from collections.abc import Sequence
+
+from ml_collections import ConfigDict
 
 from histojax.common import cli
 from histojax.common.errors import UserError
 from histojax.common.files import expanded
 from histojax.common.host_memory import restart_with_huge_pages
+from histojax.parallel.launchers import find_cluster
 from histojax.training import config_flags
 from histojax.training.check import check
 
@@ -37,9 +42,14 @@ examples:
 tiles:
   an image folder (class sub-folders give labels), a CSV list, a zip, a tile store, tfds:NAME:SPLIT or synthetic
 
+several processes or hosts:
+  start the same command in each: with srun, mpirun, on every host of a TPU slice, or with the variables
+  JAX_COORDINATOR_ADDRESS=HOST:PORT (of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID (from 0). --workdir must be
+  on storage that all share. Any number of processes and devices resumes the run. JAX_NUM_PROCESSES=1 runs alone
+
 exit codes:
-  0 done, 2 bad input (one line on stderr), 3 stopped by the monitor, 130 / 143 left on Ctrl-C / SIGTERM: saved,
-  if steps were made since the start; a second signal leaves without saving"""
+  0 done, 2 bad input (one line on stderr), 3 stopped by the monitor, 4 another process of the run died,
+  130 / 143 left on Ctrl-C / SIGTERM: saved, if steps were made since the start; a second one leaves without saving"""
 
 
 def program() -> int:
@@ -60,25 +70,47 @@ def _main(argv: list[str], as_program: bool) -> int:
     if not argv or {"--help", "-h", "-help", "help"} & set(argv):
         print(HELP, file=sys.stdout if argv else sys.stderr)
         return 0 if argv else cli.BAD_INPUT
+    try:
+        asked = _asked(argv)
+    except UserError as error:
+        _tell_others(error)
+        raise
+    if asked is None:
+        return 0
+    from histojax.training import run  # jax is imported only now: a typo above costs no start-up
+
+    config, values = asked
+    return run.train(
+        config, expanded(values.workdir), offline=values.offline, plan_only=values.check, catch_signals=as_program
+    )
+
+
+def _asked(argv: list[str]) -> tuple[ConfigDict, argparse.Namespace] | None:
+    """The checked configuration and the other flags of a run; None if all that was asked for is printed."""
     changes, words = config_flags.split_leaves(argv)
     values = _arguments(words)
     if values.config is None and values.helpconfig and not changes:
         print(config_flags.helpconfig())
-        return 0
+        return None
     if not values.config:
         raise UserError(f"--config FILE is missing, {config_flags.EXAMPLE}")
     config = config_flags.read_config(values.config, changes)
     if values.helpconfig:
         print(config_flags.helpconfig(config))
-        return 0
+        return None
     if not values.workdir:
         raise UserError("--workdir DIR is missing: the folder of this run, for example --workdir runs/first")
     check(config)
-    from histojax.training import run  # jax is imported only now: a typo above costs no start-up
+    return config, values
 
-    return run.train(
-        config, expanded(values.workdir), offline=values.offline, plan_only=values.check, catch_signals=as_program
-    )
+
+def _tell_others(error: UserError) -> None:
+    """Where this is one of several processes, the others wait for it to start: they hear why it does not."""
+    with contextlib.suppress(UserError):
+        if find_cluster(os.environ) is not None:
+            from histojax.training import run
+
+            run.tell_others(error)
 
 
 def _arguments(words: Sequence[str]) -> argparse.Namespace:

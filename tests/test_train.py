@@ -162,22 +162,22 @@ import os, signal, sys, time
 from histojax import train
 from histojax.training import loop
 
-extract, after_step = loop.Loop._extract, loop.Loop._after_step
+evaluate, after_step = loop.Loop.evaluate, loop.Loop._after_step
 evaluation, kill = map(int, sys.argv.pop(1).split(","))
 
-def signalled(self, images):
+def signalled(self):
     if self.step == evaluation and not self.stop.signal:
         os.kill(os.getpid(), signal.SIGTERM)
         while not self.stop.signal:
             time.sleep(0.01)
-    return extract(self, images)
+    return evaluate(self)
 
 def killed(self):
     after_step(self)
     if self.step == kill:
         os.kill(os.getpid(), signal.SIGKILL)
 
-loop.Loop._extract, loop.Loop._after_step = signalled, killed
+loop.Loop.evaluate, loop.Loop._after_step = signalled, killed
 sys.exit(train.main(sys.argv[1:], as_program=True))
 """
 

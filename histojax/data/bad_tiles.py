@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -47,16 +47,26 @@ class BadTileLog:
         return [path for path, _ in self._bad.values()]
 
     def update(self, bad: np.ndarray) -> None:
-        """Counts one batch's `bad` (B,), logs and lists what is new; raises UserError above the limit.
+        """Counts one batch's `bad` (B,), logs and lists what is new; raises UserError above the limit."""
+        self.add(len(bad), self.look(bad))
 
-        The reason comes from reading the tile once more here. `bad_tiles.csv` is rewritten when it grows.
+    def look(self, bad: np.ndarray) -> list[tuple[int, str, str]]:
+        """(number, path, reason) of those in `bad` (B,) that are new. The reason comes from reading each once more."""
+        new = dict.fromkeys(int(index) for index in bad if index >= 0 and int(index) not in self._bad)
+        return [(index, *_diagnose(self._source, index)) for index in new]
+
+    def add(self, rows: int, found: Iterable[Sequence[Any]]) -> None:
+        """Counts so many tiles asked for, and what `look` found among them, here or in other processes.
+
+        `bad_tiles.csv` is rewritten when it grows; raises UserError above the limit.
         """
-        self._rows += len(bad)
-        new = [int(index) for index in bad if index >= 0 and int(index) not in self._bad]
-        for index in dict.fromkeys(new):
-            path, reason = self._bad[index] = _diagnose(self._source, index)
-            logging.warning("bad tile skipped: %s: %s", path, reason)
-        if new and self._path is not None:
+        self._rows += rows
+        known = len(self._bad)
+        for index, path, reason in found:
+            if index not in self._bad:
+                self._bad[index] = path, reason
+                logging.warning("bad tile skipped: %s: %s", path, reason)
+        if len(self._bad) > known and self._path is not None:
             write_atomic(self._path, bad_tiles_csv(self._bad.values()))
         if self._too_many():
             raise UserError(self._message())

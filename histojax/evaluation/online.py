@@ -24,9 +24,10 @@ class EvalTiles:
 
     `batches()` yields dict(image (b, P, P, 3) uint8, index (b,), valid (b,) bool) in the order of `labels`, all of
     one size; rows with index -1 only fill a batch, other invalid rows are tiles that became unreadable since.
+    `batches(multiple, rows_of)`: of batches whose size b is a multiple of that number, the rows `rows_of(b)`.
     """
 
-    batches: Callable[[], Iterable[Batch]]
+    batches: Callable[..., Iterable[Batch]]
     labels: np.ndarray  # (n,) int32; -1: unlabelled
     parts: np.ndarray  # (n,) str: fit, validation or test; all "fit" without labels
     groups: np.ndarray | None = None  # (n,) str, patient or slide, "" where unknown

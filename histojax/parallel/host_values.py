@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import NamedSharding, Sharding
 
 Tree = Any
 
@@ -38,13 +38,14 @@ def place_whole(tree: Tree, sharding: NamedSharding | None) -> Tree:
     """Arrays or numbers that are the same in all processes, whole on every device."""
     if sharding is None:
         return jax.device_put(tree)
+    return jax.tree.map(lambda leaf: place_parts(np.asarray(leaf), sharding), tree)
 
-    def place(leaf: Any) -> jax.Array:
-        value = np.asarray(leaf)
-        parts = [jax.device_put(value, device) for device in sharding.addressable_devices]
-        return jax.make_array_from_single_device_arrays(value.shape, sharding, parts)
 
-    return jax.tree.map(place, tree)
+def place_parts(value: np.ndarray, sharding: Sharding) -> jax.Array:
+    """An array that every process has whole on the host: each device gets a copy of what it holds of it."""
+    places = sharding.addressable_devices_indices_map(value.shape)
+    parts = [jax.device_put(value[where], device, may_alias=False) for device, where in places.items()]
+    return jax.make_array_from_single_device_arrays(value.shape, sharding, parts)
 
 
 def _parts(sharding: NamedSharding, count: int) -> dict[Any, range]:

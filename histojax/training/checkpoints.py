@@ -20,9 +20,11 @@ import jax
 import orbax.checkpoint as ocp
 
 from histojax.common.errors import UserError
+from histojax.parallel.agreement import Together
 from histojax.parallel.backend import is_out_of_memory
 from histojax.ssl.state import TrainState
 from histojax.zoo.run_checkpoints import (
+    alone,
     ignore_closed_loops,
     last_words,
     newest_step,
@@ -53,17 +55,24 @@ class _NewestAndBest:
 
 
 class Checkpoints:
-    """The checkpoints in `folder`: the newest `keep`, and the one that the last `save` named the best."""
+    """The checkpoints in `folder`: the newest `keep`, and the one that the last `save` named the best.
 
-    def __init__(self, folder: Path, keep: int = 2):
+    All processes of a run save together, each the parts of the state that its devices hold.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2, together: Together | None = None):
         self.folder = Path(folder).resolve()
+        together = together or Together()
+        self._main = together.main
         self._discarded = self.folder / DISCARDED
         self._kept = _NewestAndBest(keep)
         logging.getLogger("absl").addFilter(not_from_orbax)
-        if jax.process_index() == 0:
+        if self._main:
             _remove_unfinished(self.folder)
             _move_aside(self.folder)
             shutil.rmtree(self._discarded, ignore_errors=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
+        together.gather("the folder is in order")
         self._manager = ocp.CheckpointManager(
             self.folder,
             item_names=("state", "notes"),
@@ -112,7 +121,9 @@ class Checkpoints:
         if before is not None:
             then = f"the same command then goes on from step {before}"
         largest = max(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract))
-        handler = ocp.StandardCheckpointHandler(restore_concurrent_gb=1.1 * largest / 1e9)
+        handler = ocp.StandardCheckpointHandler(
+            restore_concurrent_gb=1.1 * largest / 1e9, multiprocessing_options=alone()
+        )
         with (
             reading(self.folder / str(step), f"move this folder away: {then}"),
             reader(self.folder, handler) as manager,
@@ -127,7 +138,7 @@ class Checkpoints:
         """Returns when the last save is on disk; raises UserError if it failed."""
         with self._disk_errors():
             self._manager.wait_until_finished()
-        if jax.process_index() == 0:
+        if self._main:
             shutil.rmtree(self._discarded, ignore_errors=True)
 
     def close(self) -> None:
@@ -143,7 +154,8 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:
-            _remove_unfinished(self.folder)
+            if self._main:
+                _remove_unfinished(self.folder)
             sys.unraisablehook = ignore_closed_loops
             step = self.latest()
             kept = "no earlier checkpoint exists" if step is None else f"the one of step {step} is whole"

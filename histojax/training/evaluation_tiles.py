@@ -220,15 +220,16 @@ def _open(config: ConfigDict, setting: str, spec: str, seed: int = 0) -> Any:
     return source
 
 
-def _reader(config: ConfigDict, *parts: TileSet) -> Callable[[], Iterator[online.Batch]]:
+def _reader(config: ConfigDict, *parts: TileSet) -> Callable[..., Iterator[online.Batch]]:
     # as training reads them; but where crops are drawn from far larger tiles, small ones must not be enlarged first
     side, input_px = config.data.tile_px, config.eval.image_px
     side = input_px if side > 2 * input_px else side
 
-    def batches() -> Iterator[online.Batch]:
+    def batches(multiple: int = 1, rows_of: Callable[[int], Sequence[int]] = range) -> Iterator[online.Batch]:
+        size = -(-config.eval.batch_size // multiple) * multiple
         for part in parts:
             lost: list[int] = []
-            for batch in eval_batches(part.source, part.chosen, config.eval.batch_size, side):
+            for batch in eval_batches(part.source, part.chosen, size, side, rows=rows_of(size)):
                 lost += batch["bad"][batch["bad"] >= 0].tolist()
                 yield batch
             if lost:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import SingleDeviceSharding
 
+from histojax.parallel.host_values import place_parts
 from histojax.ssl.recipe import Recipe
 from histojax.ssl.state import TrainState
 from histojax.training.start import Start
@@ -56,7 +57,7 @@ def _place(tree: Tree, shardings: Tree) -> Tree:
     """The leaves of a host tree on their devices, float32, one after the other."""
 
     def place(leaf: np.ndarray, sharding: Any) -> jax.Array:
-        return jax.device_put(np.asarray(leaf, np.float32), sharding, may_alias=False).block_until_ready()
+        return place_parts(np.asarray(leaf, np.float32), sharding).block_until_ready()
 
     return jax.tree.map(place, tree, shardings)
 

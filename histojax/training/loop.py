@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from histojax.config import last_step
 from histojax.data import BadTileLog
 from histojax.evaluation import online
 from histojax.evaluation.evaluators import chooser, evaluators
+from histojax.parallel.agreement import Together
 from histojax.parallel.compile_cache import programs_read
 from histojax.parallel.host_values import place_whole
 from histojax.parallel.mesh import batch_sharding
@@ -48,6 +50,7 @@ from histojax.training.pace import mfu_of_a_step_a_second, with_mfu
 from histojax.training.recipe import schedules_of
 from histojax.training.resume import MAY_CHANGE, TILES
 from histojax.training.start import Start
+from histojax.training.teacher_evaluation import baseline, evaluate_teacher
 
 SHOWN = ("loss", *terms.NAMES, "mfu")  # on the progress line
 
@@ -103,10 +106,13 @@ class Loop:
         tiles: online.EvalTiles,
         start: Start,
         stop: Stop,
+        together: Together | None = None,
     ):
         self.config, self.recipe, self.mesh, self.workdir = config, recipe, mesh, workdir
         self.source, self.tiles, self.start, self.stop = source, tiles, start, stop
-        self.main = jax.process_index() == 0
+        self.together = together or Together()
+        self.main = self.together.main
+        self.asked = 0  # the signal that came to any of several processes
         self.split = None if mesh is None else batch_sharding(mesh)
         self.whole = None if mesh is None else Layout(mesh).whole
         self.last = last_step(config)
@@ -134,7 +140,7 @@ class Loop:
             results.list_unused(self)
         root = jax.random.key(c.seed)
         self.key = jax.random.wrap_key_data(place_whole(jax.random.key_data(root), self.whole))
-        self.checkpoints = Checkpoints(self.workdir / "checkpoints", c.checkpoint.keep)
+        self.checkpoints = Checkpoints(self.workdir / "checkpoints", c.checkpoint.keep, self.together)
         resumed = self.start.step
         split = None if self.mesh is None else Layout(self.mesh).state
         if resumed is None:
@@ -144,7 +150,7 @@ class Loop:
             self.notes = Notes.read(saved, f"{self.checkpoints.folder}/{resumed}")
             self.monitor.set_state(self.notes.monitor)
             self.bad.set_state(self.notes.bad_tiles)
-            print(f"resumed at step {resumed} of {self.last}", file=sys.stderr)
+            self._print(f"resumed at step {resumed} of {self.last}")
         self.step = resumed or 0
         self.feed = Feed(c, self.source, self.split, self.notes.iterator)
         self.features = make_features(self.recipe, self.mesh)
@@ -152,11 +158,14 @@ class Loop:
             known = {"data": self.source.fingerprint(), "starting_weights": self.notes.sources or "random"}
             folder.write_provenance(self.step, versions(), **known, **results.devices())
             self.writer = MetricWriter(folder.path, resumed, c.log.tensorboard, self.notes.metrics_bytes)
-        self.progress = Progress(self.last, self.step, stream=sys.stderr)
+        stream = sys.stderr if self.main else open(os.devnull, "w")  # noqa: SIM115 (as long as the process)
+        self.progress = Progress(self.last, self.step, stream=stream)
         if resumed is None:
             self.evaluate()
         elif self.notes.evaluation_due:
-            self._evaluate_and_export()
+            self._evaluate()
+        if resumed is not None:
+            self._export()
 
     def train(self) -> None:
         """Steps from where the run stands to its end; raises Stopped on a signal or a verdict.
@@ -180,7 +189,7 @@ class Loop:
             self.state, metrics = train_step(self.state, images, self.key, self._schedule())
             self.step += 1
             self.waiting.append(metrics)
-            self._note_bad(bad)
+            self._agree(bad)
             if self.step < self.last:
                 waited += self._draw_ahead(metrics)
             self._write_due()  # rows of earlier steps: the device is busy with this one
@@ -210,6 +219,7 @@ class Loop:
         known = programs_read()
         compiled = step.lower(self.state, images, self.key, self._schedule()).compile()
         give_back_freed()
+        self.together.gather("compiled")  # the first collective operation of a step waits for the others 30 s at most
         plan, words = compiled.memory_analysis(), f"compiled in {time.monotonic() - began:.0f} s"
         words += " (an earlier start had done it)" if programs_read() > known else ""
         if plan is not None:
@@ -231,10 +241,13 @@ class Loop:
     def _schedule(self) -> dict[str, jax.Array]:
         return place_whole(self.schedules.at(self.step), self.whole)
 
-    def _note_bad(self, bad: np.ndarray) -> None:
+    def _agree(self, bad: np.ndarray) -> None:
+        """What any process learned in this step: unreadable tiles among its own, a signal. All act on it alike."""
         assert self.progress
+        said = self.together.gather({"bad": self.bad.look(bad), "signal": self.stop.signal})
+        self.asked = max(one["signal"] for one in said)
         known = len(self.bad)
-        self.bad.update(bad)
+        self.bad.add(self.config.batch_size, [found for one in said for found in one["bad"]])
         for path in self.bad.paths[known:]:
             self.progress.note(f"unreadable tile replaced by another: {path}")
 
@@ -246,28 +259,27 @@ class Loop:
             try:
                 if asked := self._asked_to_stop():
                     raise Interrupted(asked)
-                improved = self._evaluate_and_export()
+                improved = self._evaluate()
             except Interrupted as interrupted:
                 self.notes.evaluation_due = True
                 self.save()
                 self._leave(interrupted.number)
         asked = self._asked_to_stop()
-        if step % c.checkpoint.every == 0 or step == self.last or improved or asked:
+        if step % c.checkpoint.every == 0 or step == self.last or step in c.export.steps or improved or asked:
             self.save()
+            self._export()
         if asked:
             self._leave(asked)
 
     def _evaluates(self) -> bool:
         return self.step % self.config.eval.every == 0 or self.step == self.last
 
-    def _evaluate_and_export(self) -> bool:
-        """Evaluates and exports where that is due at this step; whether the teacher is the best one so far."""
+    def _evaluate(self) -> bool:
+        """Evaluates where that is due at this step; whether the teacher is the best one so far."""
         c, step, values = self.config, self.step, {}
         if self._evaluates():
             self.flush()
             values = self.evaluate()
-        if step in c.export.steps:
-            results.export(self, self.workdir / "export" / f"step_{step:07d}")
         self.notes.evaluation_due = False
         metric = chooser(self.evaluators).metric()
         score = values.get(metric, math.nan)  # no validation tiles: no best
@@ -276,21 +288,29 @@ class Loop:
             self.notes.best = {"metric": metric, "score": score, "step": step, "values": values}
         return improved
 
-    def _asked_to_stop(self) -> int:
-        """The signal that came, agreed on by all processes (they look at the same steps)."""
-        if jax.process_count() == 1:
-            return self.stop.signal
-        if self.step % self.config.log.every:
-            return 0
-        from jax.experimental import multihost_utils
+    def _export(self) -> None:
+        """Writes the weights of this step where they are asked for and not there yet, from its checkpoint."""
+        folder = self.workdir / "export" / f"step_{self.step:07d}"
+        if self.step not in self.config.export.steps:
+            return
+        assert self.checkpoints
+        self.checkpoints.wait()
+        if self.main and not results.is_exported(folder):
+            results.export(self, folder)
 
-        return int(np.max(multihost_utils.process_allgather(np.int32(self.stop.signal))))
+    def _asked_to_stop(self) -> int:
+        """The signal that came, to this process or, as all learned in this step, to another."""
+        return self.stop.signal if self.together.count == 1 else self.asked
 
     def _leave(self, number: int) -> None:
         assert self.checkpoints
         self.checkpoints.wait()
-        print(f"saved at step {self.step}: the same command goes on from there", file=sys.stderr)
+        self._print(f"saved at step {self.step}: the same command goes on from there")
         raise Stopped(128 + number)
+
+    def _print(self, words: str) -> None:
+        if self.main:
+            print(words, file=sys.stderr)
 
     def flush(self) -> None:
         """Fetches and writes all complete rows; those of a window begun stay pending in the notes."""
@@ -322,8 +342,10 @@ class Loop:
     def _judge(self, verdict: Verdict | None) -> None:
         """Prints a verdict of the monitor; stops the run if the configuration says so."""
         assert self.progress and self.checkpoints
-        if verdict is None:
+        said = self.together.from_first(verdict and dataclasses.asdict(verdict))
+        if said is None:
             return
+        verdict = Verdict(**said)
         self.progress.note(f"monitor: {verdict}")
         if verdict.stop and self.config.monitor.action == "stop":
             self.checkpoints.wait()
@@ -335,10 +357,11 @@ class Loop:
     def evaluate(self) -> dict[str, float]:
         """Judges the teacher as it stands; returns {metric: value}, empty if its features are not finite."""
         assert self.progress
-        values = online.evaluate(self.tiles, self._extract, self.evaluators)
+        backbone, rows = self.state.parameters("teacher")["backbone"], self.evaluators
+        values = evaluate_teacher(self.tiles, rows, self.features, backbone, self.split, self.together, self.stop)
         told = values
         if self.step == 0 and values:
-            told = values | online.baseline(self.tiles, self.evaluators)
+            told = values | baseline(self.tiles, rows, self.together)
         if self.step == 0:
             self.notes.first = told
         self.notes.last = values
@@ -348,17 +371,6 @@ class Loop:
         self.progress.note(f"evaluation at step {self.step}: {shown or 'features are not finite'}")
         self._judge(self.monitor.update_evaluation(self.step, values))
         return values
-
-    def _extract(self, images: np.ndarray) -> np.ndarray:
-        """(n, D) features of the teacher; over several devices the batch is filled up to a multiple of them."""
-        if self.stop.signal and jax.process_count() == 1:
-            raise Interrupted(self.stop.signal)
-        backbone, count = self.state.parameters("teacher")["backbone"], len(images)
-        if self.split is None:
-            return np.asarray(self.features(backbone, images))
-        filled = np.pad(images, ((0, -count % self.split.num_devices), (0, 0), (0, 0), (0, 0)))
-        spread = jax.make_array_from_callback(filled.shape, self.split, lambda rows: filled[rows])
-        return np.asarray(self.features(backbone, spread))[:count]
 
     def save(self) -> None:
         """Starts to write a checkpoint of this step, unless the monitor objects to what led here."""

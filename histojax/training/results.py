@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 import histojax
 from histojax.common.files import replacing, write_atomic
@@ -19,12 +18,12 @@ from histojax.data.bad_tiles import bad_tiles_csv
 from histojax.evaluation.evaluators import HISTOGRAM, TEST, VALIDATION, chooser
 from histojax.report.curves import save_curves
 from histojax.runs.metrics import METRICS
-from histojax.ssl.trainable import whole
 from histojax.training.panels import panels
 from histojax.weights.layouts.dinov2 import META, write_head
 from histojax.weights.licence import CARD, as_rows, chain_of_card
 from histojax.weights.safetensors_file import write_safetensors
 from histojax.weights.write import write_weights
+from histojax.zoo.run_checkpoints import network_of
 
 if TYPE_CHECKING:
     from histojax.training.loop import Loop
@@ -66,21 +65,23 @@ def card(loop: Loop) -> dict[str, Any]:
 
 def export(loop: Loop, folder: Path) -> list[Path]:
     """The weight files written below `folder`: the teacher in each layout of export.layouts, and teacher and student
-    with their heads, from which a training can be continued (model.continue_from). Each folder has a card."""
-    teacher, student = (whole(_gather(loop.state.parameters(side))) for side in ("teacher", "student"))
-    if jax.process_index():
-        return []
+    with their heads, from which a training can be continued (model.continue_from). Each folder has a card.
+
+    One process does it, from the checkpoint of the step, one network after the other: nothing is gathered from devices.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    facts, heads = card(loop), loop.recipe.vit.heads
-    files = [
-        write_weights(folder / layout, teacher["backbone"], layout, facts, heads=heads, positions="as trained")
-        for layout in loop.config.export.layouts
-    ]
-    for side, tree in (("teacher", teacher), ("student", student)):
+    facts, files = card(loop), []
+    for side in ("teacher", "student"):
+        tree = _network(loop, side)
+        if side == "teacher":
+            how: dict[str, Any] = {"heads": loop.recipe.vit.heads, "positions": "as trained"}
+            layouts = loop.config.export.layouts
+            files += [write_weights(folder / name, tree["backbone"], name, facts, **how) for name in layouts]
         path = folder / f"{side}_checkpoint.safetensors"
         with replacing(path) as temporary:
             write_safetensors(temporary, training_tensors(side, tree), {"format": "pt"})
         files.append(path)
+        del tree
     states = [{"file": f"{side}_checkpoint.safetensors"} for side in ("teacher", "student")]
     known = {**facts, "weights": states, "licences": as_rows(chain_of_card(facts))}
     write_atomic(folder / CARD, json.dumps(known, indent=2, default=str) + "\n")
@@ -97,11 +98,15 @@ def training_tensors(side: str, tree: Any) -> dict[str, np.ndarray]:
     }
 
 
-def _gather(tree: Any) -> Any:
-    """The whole arrays on every host."""
-    if jax.process_count() == 1:
-        return jax.device_get(tree)
-    return multihost_utils.process_allgather(tree, tiled=True)
+def _network(loop: Loop, side: str) -> Any:
+    """The parameters of "teacher" or "student" as they were saved at the loop's step, numpy arrays."""
+    assert loop.checkpoints
+    return network_of(loop.checkpoints.folder, loop.step, side)[0]
+
+
+def is_exported(folder: Path) -> bool:
+    """Whether `export` came to its end there."""
+    return (folder / CARD).exists()
 
 
 def list_unused(loop: Loop) -> None:
@@ -114,8 +119,6 @@ def list_unused(loop: Loop) -> None:
 def finish(loop: Loop) -> str:
     """Exports the teacher, draws the curves, and returns the closing words."""
     files = export(loop, loop.workdir / "export")
-    if jax.process_index():
-        return ""
     curves = loop.workdir / "curves.png"
     save_curves(loop.workdir / METRICS, curves, panels(loop.evaluators), loop.config.name)
     lines = [

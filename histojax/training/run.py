@@ -12,8 +12,10 @@ from ml_collections import ConfigDict
 from histojax.common.errors import UserError
 from histojax.common.signals import Stop
 from histojax.config import last_step
+from histojax.parallel.agreement import Together
 from histojax.parallel.backend import is_out_of_memory, start_backend
 from histojax.parallel.mesh import make_mesh
+from histojax.parallel.processes import started
 from histojax.runs.folder import RunFolder, disk_free_check
 from histojax.ssl.recipe import Recipe
 from histojax.training import results
@@ -24,6 +26,7 @@ from histojax.training.loop import Loop, Stopped
 from histojax.training.plan import plan, state_bytes
 from histojax.training.recipe import recipe_of, sharers
 from histojax.training.resume import begun_run, check_same_tiles, check_step, facts_of, shards_to_use
+from histojax.training.same_everywhere import check_same_everywhere, check_same_folder
 from histojax.training.start import Start, load_start
 from histojax.zoo.run_checkpoints import newest_step, notes_of
 
@@ -37,33 +40,49 @@ def train(
 ) -> int:
     """The exit code of the run of a checked configuration in the folder `workdir`, resumed if it was begun.
 
-    With `catch_signals` the first Ctrl-C or SIGTERM saves and leaves; without, signals do what they did before.
+    With `catch_signals` the first Ctrl-C or SIGTERM saves and leaves; without, signals do what they did before. Where
+    the environment says that this is one process of several (parallel.processes), they run it together.
     """
+    with started() as together:
+        return _train(together, config, workdir, offline, plan_only, catch_signals)
+
+
+def tell_others(error: UserError) -> None:
+    """Where a process of several cannot even start its run: the others hear why."""
+    with started():
+        raise error
+
+
+def _train(
+    together: Together, config: ConfigDict, workdir: Path, offline: bool, plan_only: bool, catch_signals: bool
+) -> int:
     start_backend()
-    main = jax.process_index() == 0
+    main = together.main
     with contextlib.ExitStack() as stack:
         stop = Stop()
         if catch_signals:
             stack.enter_context(stop.listening())
         folder = stack.enter_context(RunFolder(workdir)) if main and not plan_only else None
-        earlier = begun_run(workdir, config)
+        check_same_folder(together, workdir, held=not plan_only)
+        earlier = together.from_first(begun_run(workdir, config))
         source = open_training(config)
         tiles = open_evaluation(config, source)
         shards = shards_to_use(config, earlier, jax.device_count())
         facts = facts_of(config, shards, {"training": source.fingerprint(), "evaluation": tiles.fingerprint})
+        check_same_everywhere(together, facts["tiles"], tiles)
         if earlier is not None:
             check_same_tiles(workdir, earlier, facts)
         recipe = recipe_of(config, jax.default_backend(), shards)
         _check_devices(config, recipe)
         mesh = make_mesh(sharers(config, jax.device_count()))
-        start = _weights(config, recipe, workdir, offline)
+        start = _weights(together, config, recipe, workdir, offline)
         if main:
             _say(plan(config, recipe, source, tiles, start))
         if plan_only:
             return 0
         if main:
             disk_free_check(workdir, state_bytes(abstract_state(recipe, None)))  # for one more checkpoint
-        loop = Loop(config, recipe, mesh, workdir, source, tiles, start, stop)
+        loop = Loop(config, recipe, mesh, workdir, source, tiles, start, stop, together)
         stack.callback(loop.close)
         try:
             loop.begin(folder, facts)
@@ -74,16 +93,15 @@ def train(
             if is_out_of_memory(error):
                 raise UserError(_no_memory(config, workdir)) from error
             raise
-        words = results.finish(loop)
         if main:
-            _say(words)
+            _say(results.finish(loop))
     return 0
 
 
-def _weights(config: ConfigDict, recipe: Recipe, workdir: Path, offline: bool) -> Start:
+def _weights(together: Together, config: ConfigDict, recipe: Recipe, workdir: Path, offline: bool) -> Start:
     """What the run starts from: its newest checkpoint, or the weights that the configuration names."""
     folder = workdir / "checkpoints"
-    begun = newest_step(folder)
+    begun = together.from_first(newest_step(folder) if together.main else None)
     if begun is None:
         return load_start(config, recipe, offline)
     check_step(workdir, begun, last_step(config))

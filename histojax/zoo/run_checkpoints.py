@@ -7,7 +7,7 @@ import functools
 import logging
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,19 @@ from histojax.models.parts import merge, whole_backbone
 
 
 def backbone_of(folder: Path, step: int, side: str) -> tuple[dict, dict]:
-    """(parameters of the backbone as numpy arrays, notes) of one checkpoint; nothing else of it is read.
+    """(parameters of the backbone as numpy arrays, notes) of one checkpoint, as `network_of` reads them."""
+    tree, notes = network_of(folder, step, side, ("backbone",))
+    return tree["backbone"], notes
+
+
+def network_of(folder: Path, step: int, side: str, modules: Sequence[str] | None = None) -> tuple[dict, dict]:
+    """(parameters of a network as numpy arrays, notes) of one checkpoint; nothing else of it is read.
 
     Args:
         folder: of the checkpoints; nothing in it is changed, a run may be writing there.
         step: of the checkpoint.
         side: "teacher" or "student".
+        modules: "backbone", "dino_head", "ibot_head"; None: those that it has.
 
     Raises UserError if there is no such checkpoint or it cannot be read.
     """
@@ -36,18 +43,20 @@ def backbone_of(folder: Path, step: int, side: str) -> tuple[dict, dict]:
     advice = f"other steps are there: {others}" if others else "it is the only one"
     with reader(folder) as manager, reading(folder / str(step), advice):
         stored = manager.item_metadata(step)["state"].tree
-        parts = [part for part in (side, "frozen") if "backbone" in stored.get(part, {})]
-        shapes = {part: {"backbone": jax.tree.map(_shape, stored[part]["backbone"])} for part in parts}
+        found = {part: stored.get(part, {}) for part in (side, "frozen")}
+        wanted = {part: [name for name in tree if not modules or name in modules] for part, tree in found.items()}
+        parts = [part for part, names in wanted.items() if names]
+        shapes = {part: {name: jax.tree.map(_shape, stored[part][name]) for name in wanted[part]} for part in parts}
         arrays = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray, dtype=leaf.dtype), shapes)
-        found = manager.restore(
+        read = manager.restore(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.PyTreeRestore(item=shapes, restore_args=arrays, partial_restore=True),
                 notes=ocp.args.JsonRestore(),
             ),
         )
-    trees = [jax.tree.map(np.asarray, found["state"][part]["backbone"]) for part in parts]
-    return whole_backbone(functools.reduce(merge, trees)), found["notes"]
+    network = functools.reduce(merge, (jax.tree.map(np.asarray, read["state"][part]) for part in parts))
+    return {**network, "backbone": whole_backbone(network["backbone"])}, read["notes"]
 
 
 def notes_of(folder: Path, step: int) -> dict[str, Any]:
@@ -91,13 +100,26 @@ def reader(folder: Path, state: ocp.CheckpointHandler | None = None) -> Iterator
     logging.getLogger("absl").addFilter(not_from_orbax)
     manager = ocp.CheckpointManager(
         Path(folder).resolve(),
-        item_handlers={"state": state or ocp.PyTreeCheckpointHandler(), "notes": ocp.JsonCheckpointHandler()},
-        options=ocp.CheckpointManagerOptions(read_only=True),
+        item_handlers={
+            "state": state or ocp.PyTreeCheckpointHandler(multiprocessing_options=alone()),
+            "notes": ocp.JsonCheckpointHandler(multiprocessing_options=alone()),
+        },
+        options=ocp.CheckpointManagerOptions(read_only=True, multiprocessing_options=alone()),
     )
     try:
         yield manager
     finally:
         manager.close()
+
+
+def alone() -> ocp.options.MultiprocessingOptions:
+    """How Orbax shall read: of several processes of a run each may look when it wants, and waits for no other."""
+    if not jax.distributed.is_initialized():
+        return ocp.options.MultiprocessingOptions()
+    me = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"
+    )
 
 
 def _is_whole(manager: ocp.CheckpointManager, step: int) -> bool:
