@@ -31,7 +31,7 @@ def test_aims_are_reached_or_not_and_why():
 
 def test_a_line_a_side_with_ratios_and_what_else_is_told():
     text = bench_page.page([step(2.0, 2.4), {"bench": "waiting", "case": "demand of 1", "waiting_share": 0.25}])
-    assert f"| {bench_page.STEP} (a step, 2 rounds) | histojax | 1 | 2 [2, 2] |  |  | peak gib histojax 2.4 |" in text
+    assert f"| {bench_page.STEP} (per step; 2) | histojax | 1 | 2 [2, 2] |  |  | peak gib histojax 2.4 |" in text
     assert "|  | PyTorch | 2 | 4 [4, 4] | **2.00** | **2.00** |  |" in text
     assert "## Waiting for batches" in text and "| demand of 1 | waiting share 0.25 |" in text
 

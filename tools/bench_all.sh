@@ -25,10 +25,10 @@ scratch=$(mktemp -d) && trap 'rm -rf "$scratch"' EXIT
 : > "$lines" || exit 2
 export JAX_PLATFORMS=cpu HISTOJAX_CACHE=$scratch/cache  # compiled programs of this run alone
 unset JAX_COMPILATION_CACHE_DIR
-peer=--peer step=--peer
+peer=--peer
 if ! "$python" -c 'import torch, torchvision, timm' 2> /dev/null; then
   echo "bench_all: PyTorch, torchvision or timm is not installed: ours alone, where they are the peer" >&2
-  peer="" step=""
+  peer=""
 fi
 failures=0
 
@@ -49,7 +49,7 @@ run() {  # run NAME WORD...: tools/bench_NAME.py, its lines kept, its failure no
 run common
 if [ -n "$quick" ]; then
   run crops --batch 2 --rounds 2 $peer
-  run step --batch 2 --size vit_tiny --prototypes 4096 --local-crops 2 --steps 1 --rounds 1 $step
+  run step --batch 2 --size vit_tiny --prototypes 4096 --local-crops 2 --steps 1 --rounds 1 $peer
   run extract vits14 --rounds 1 --batch 4 --batches 1 $peer
   run tiles --peer --rounds 1 --tiles 50
   run store --tiles 400
@@ -61,10 +61,10 @@ if [ -n "$quick" ]; then
 else
   run crops $peer
   run crops --px 224 $peer
-  run step --steps 3 $step ${step:+--autocast}
-  run step --steps 3 --local-crops 2 --rounds 1 $step
-  run step --steps 3 --batch 4 --rounds 1 $step
-  run step --steps 2 --batch 2 --size vit_base --rounds 1 $step
+  run step --steps 3 $peer ${peer:+--autocast}
+  run step --steps 3 --local-crops 2 --rounds 1 $peer
+  run step --steps 3 --batch 4 --rounds 1 $peer
+  run step --steps 2 --batch 2 --size vit_base --rounds 1 $peer
   run extract --rounds 2 $peer
   run tiles --peer
   run store

@@ -113,8 +113,9 @@ def _machine(about: Row) -> str:
     return (
         f"{about['cores']} cores of {about['processor']}, {about['memory_gib']:g} GiB, {about['system']}; load "
         f"{load:g} before{busy if load > 0.5 * about['cores'] else ''}. Python {about['python']}, {versions}.\n\n"
-        "Medians for one unit; CPU seconds count all threads and processes, in brackets their range. Ratios say how "
-        "many times fewer seconds we take. Readings drift on shared machines: compare ratios."
+        "Medians for one unit, behind it the number of readings; CPU seconds count all threads and processes, in "
+        "brackets their range. Ratios say how many times fewer seconds we take. Readings drift on shared machines: "
+        "compare ratios."
     )
 
 
@@ -157,7 +158,7 @@ def _table(rows: Sequence[Row]) -> str:
             ratio = row["ratios"].get(side, {})
             low, high = told["cpu_range"]
             cells = [
-                f"{row['case']} (a {row['unit']}, {row['rounds']} rounds)" if i == 0 else "",
+                f"{row['case']} (per {row['unit']}; {row['rounds']})" if i == 0 else "",
                 side,
                 f"{told['wall_seconds']:.3g}",
                 f"{told['cpu_seconds']:.3g} [{low:.3g}, {high:.3g}]",
