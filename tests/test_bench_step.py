@@ -44,11 +44,13 @@ def test_words_become_a_configuration(monkeypatch, capsys):
 
     monkeypatch.setattr(bench_step, "measure", measure)
     words = ["--size", "vit_base", "--local-crops", "2", "--leaf", "loss.token_chunk=64", "--steps", "1"]
+    words += ["--leaf", "ibot_head.separate=False", "--leaf", "loss.centering=softmax"]
     bench_step.main(words)
     config = seen["config"]
     assert (config.model.size, config.crops.local_crops, config.loss.token_chunk) == ("vit_base", 2, 64)
+    assert config.ibot_head.separate is False and config.loss.centering == "softmax"
     line = json.loads(capsys.readouterr().out)
-    assert line["case"] == "vit_base, batch 8, 2 x 224 + 2 x 98 px, 65536 prototypes, loss.token_chunk=64"
+    assert line["case"].startswith("vit_base, batch 8, 2 x 224 + 2 x 98 px, 65536 prototypes, loss.token_chunk=64, ")
     assert line["sides"][OURS]["cpu_seconds"] == 1
 
 

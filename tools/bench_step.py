@@ -13,6 +13,7 @@ also with PyTorch's bfloat16. Compare machines and versions by alternating runs:
 from __future__ import annotations
 
 import argparse
+import ast
 import sys
 from functools import partial
 from pathlib import Path
@@ -61,11 +62,18 @@ def _config(args: argparse.Namespace) -> Any:
     config.batch_size = args.batch
     config.model.update(size=args.size, remat=args.remat, train=args.train)
     config.crops.local_crops, config.head.prototypes = args.local_crops, args.prototypes
-    known = dict(configs.leaves(config))
     for leaf in args.leaf:
         name, _, value = leaf.partition("=")
-        config.update_from_flattened_dict({name: type(known[name])(value)})
+        config.update_from_flattened_dict({name: _value(value)})
     return config
+
+
+def _value(text: str) -> Any:
+    """A number, a truth value or a tuple where the text is one, else the text."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def measure(
