@@ -87,6 +87,20 @@ def _attention_cudnn(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     return out[:, :length]
 
 
+def cudnn_fault(width: int) -> str | None:
+    """Why "cudnn" cannot be used for heads of that width (no library, an old card), None if it can.
+
+    Where jax has no GPU the answer is for compiling, with the library that is installed.
+    """
+    q = jax.ShapeDtypeStruct((1, 8, 1, width), jnp.bfloat16)
+    try:
+        jax.eval_shape(lambda q: jax.nn.dot_product_attention(q, q, q, implementation="cudnn"), q)
+    except (RuntimeError, NotImplementedError, ValueError) as error:
+        return " ".join(str(error).split())
+    capability = getattr(jax.devices()[0], "compute_capability", "8.0")
+    return f"compute capability {capability}, flash attention needs 8.0" if float(capability) < 8 else None
+
+
 def apply_linear(layer: nnx.Linear, x: jax.Array, gamma: jax.Array | None = None) -> jax.Array:
     """gamma * layer(x), LayerScale's `gamma` (D,) multiplied into the weights; with the layer's low-rank pair, if it
     has one (models.lora).

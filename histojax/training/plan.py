@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -12,6 +13,7 @@ from histojax.config import last_step
 from histojax.data.coded import Coded
 from histojax.evaluation import online
 from histojax.evaluation.evaluators import PARTS, chooser, evaluators
+from histojax.models.layers import cudnn_fault
 from histojax.ssl.choice import ALL
 from histojax.ssl.recipe import Recipe
 from histojax.ssl.state import parameter_count
@@ -43,13 +45,22 @@ def plan(config: ConfigDict, recipe: Recipe, source: Any, tiles: online.EvalTile
         "steps": f"{steps} of {config.batch_size} images ({passes:.1f} passes), schedules over "
         f"{config.epochs * config.epoch_steps}",
         "device": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), "
-        f"{np.dtype(v.dtype).name} matmuls, state {state_bytes(state) / 2**30:.2f} GiB"
+        f"{np.dtype(v.dtype).name} matmuls, {_attention(recipe)}state {state_bytes(state) / 2**30:.2f} GiB"
         + (" over all devices" if config.mesh.fsdp else "")
         + (f"; a batch keeps the {recipe.shards} shards with which the run began" if stored else ""),
         "evaluation": f"every {config.eval.every} steps on {parts_in_words(tiles)}; {tiles.how}",
         "best": _best(config, tiles),
     }
     return "\n".join(f"{name:11s} {value}" for name, value in rows.items() if value)
+
+
+def _attention(recipe: Recipe) -> str:
+    """How a GPU computes attention, and why not by cuDNN where that was to be expected."""
+    v = recipe.vit
+    if recipe.platform != "gpu":
+        return ""
+    fault = cudnn_fault(v.dim // v.heads) if v.attention == "xla" and v.dtype == jnp.bfloat16 else None
+    return f"attention by {v.attention}{f' (cuDNN: {fault})' if fault else ''}, "
 
 
 def parts_in_words(tiles: online.EvalTiles) -> str:

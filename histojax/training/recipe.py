@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from histojax.common.errors import UserError
+from histojax.models.layers import cudnn_fault
+from histojax.models.sizes import SIZES
 from histojax.models.vit import ViTConfig, vit_config
 from histojax.ssl.augment import CropConfig
 from histojax.ssl.choice import parse_choice
@@ -24,7 +26,7 @@ def recipe_of(config: ConfigDict, platform: str = "cpu", devices: int = 1) -> Re
     if config.model.attention == "cudnn" and platform != "gpu":
         raise UserError(f"config: model.attention=cudnn needs an NVIDIA GPU, and jax runs on {platform}: use auto")
     dtype = compute_dtype(config.compute_dtype, platform)
-    vit = backbone_config(config, dtype)
+    vit = backbone_config(config, dtype, platform)
     o = config.optim
     crops: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.crops.items()}
     head, ibot = config.head, config.ibot_head
@@ -71,9 +73,24 @@ def schedules_of(config: ConfigDict) -> Schedules:
     )
 
 
-def backbone_config(config: ConfigDict, dtype: Any = jnp.float32) -> ViTConfig:
+def attention_for(asked: str, width: int, dtype: Any, platform: str) -> str:
+    """The attention for heads of that width where `asked` is "auto", see models.layers.attention.
+
+    On GPUs cuDNN's flash attention in 16 bits, which forms no scores, where it can be used. On TPUs what XLA makes of
+    the plain one: the flash kernel that jax ships wants lengths of a multiple of 128, so that the 50 tokens of a
+    local crop become 128, and moves more bytes in all (an estimate of the compiler, for a ViT-S on a v5e).
+    """
+    if asked != "auto":
+        return asked
+    if dtype == jnp.float32:
+        return "einsum"
+    return "cudnn" if platform == "gpu" and not cudnn_fault(width) else "xla"
+
+
+def backbone_config(config: ConfigDict, dtype: Any = jnp.float32, platform: str = "cpu") -> ViTConfig:
     """The ViT of a configuration; its position grid is that of the global crops."""
     m = config.model
+    dim, _, heads, _ = SIZES[m.size]
     changes = {} if m.ffn == "auto" else {"ffn": m.ffn}
     interpolation = ("antialias" if m.registers else "offset") if m.interpolation == "auto" else m.interpolation
     return vit_config(
@@ -85,7 +102,7 @@ def backbone_config(config: ConfigDict, dtype: Any = jnp.float32) -> ViTConfig:
         interpolation=interpolation,
         drop_path=m.drop_path,
         drop_path_uniform=m.drop_path_uniform,
-        attention=("einsum" if dtype == jnp.float32 else "xla") if m.attention == "auto" else m.attention,
+        attention=attention_for(m.attention, dim // heads, dtype, platform),
         remat=m.remat,
         dtype=dtype,
         **changes,
