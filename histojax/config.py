@@ -23,6 +23,7 @@ def paper() -> ConfigDict:
     c.epoch_steps = 100  # steps of an epoch
     c.stop_step = placeholder(int)  # stop early with the schedules unchanged; the paper's NCT ViT-S stops at 2000
     c.batch_size = 256  # images a step, over all devices
+    c.accumulate = 1  # parts of the batch that go through the networks one after the other: less memory, same result
     c.compute_dtype = "auto"  # float32 on CPU, bfloat16 on GPU and TPU; or name one
     c.model = _model()
     c.crops = _crops()

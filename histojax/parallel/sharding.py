@@ -87,9 +87,10 @@ class Layout:
 
         return jax.tree_util.tree_map_with_path(whole, tree)
 
-    def split(self, x: jax.Array) -> jax.Array:
-        """x, with its leading axis split over all devices."""
-        return jax.lax.with_sharding_constraint(x, self.batch)
+    def split(self, x: jax.Array, images: int = 0) -> jax.Array:
+        """x, with its axis of images (the leading one) split over all devices."""
+        spec = PartitionSpec(*[None] * images, *BATCH)
+        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, spec))
 
     def by_rows(self, function: Callable, *inputs: Any) -> Callable:
         """`function`, run by each device on its rows; `inputs` are the PartitionSpecs of its arguments.

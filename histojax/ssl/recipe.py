@@ -59,6 +59,7 @@ class Recipe:
     patch_embed_lr: float = 0.2
     clip_norm: float = 3.0
     betas: tuple[float, float] = (0.9, 0.999)
+    accumulate: int = 1  # parts of the batch that go through the networks one after the other, see ssl.accumulate
     train: Choice = ALL
     batching: str = "map"  # how crops are made, see ssl.augment
     features_px: int = 224

@@ -21,6 +21,7 @@ from histojax.parallel.compiler import compiler_options
 from histojax.parallel.mesh import AXES, BATCH
 from histojax.parallel.sharding import Layout
 from histojax.ssl import health, precision
+from histojax.ssl.accumulate import Parts, through_tokens
 from histojax.ssl.augment import multi_crop, normalize, resize
 from histojax.ssl.masks import MaskBatch, gather_patches, sample_masks
 from histojax.ssl.optimizer import clip
@@ -42,6 +43,15 @@ class Views:
     global_crops: jax.Array  # (B, 2, G, G, 3) float32, normalised
     local_crops: jax.Array  # (B, L, l, l, 3)
     masks: MaskBatch
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+    """Of n crops of each image."""
+
+    cls: jax.Array  # (B, n, D)
+    patches: jax.Array  # (B, n, N, D)
 
 
 @jax.tree_util.register_dataclass
@@ -140,10 +150,8 @@ def teach(
     recipe: Recipe, teacher: Tree, centres: dict[str, Centre], views: Views, temp: jax.Array
 ) -> tuple[TeacherOutput, Metrics]:
     """The teacher's targets for both views and the masked patches, the centres to carry on, and signs of health."""
-    images, views_per = views.global_crops.shape[:2]
-    tokens = recipe.backbone(teacher["backbone"], _flat(views.global_crops))
-    cls = tokens["cls"].reshape(images, views_per, -1)
-    patches = gather_patches(tokens["patches"], views.masks)
+    tokens = Parts.of(recipe).map(lambda crops, _: look(recipe, teacher, crops), views.global_crops)
+    cls, patches = tokens.cls, gather_patches(_flat(tokens.patches), views.masks)
     of_cls = Scores(*recipe.project(teacher, "dino_head", cls)).all()
     of_patches = Scores(*recipe.project(teacher, "ibot_head", patches))
     valid = (views.masks.weights > 0).astype(jnp.float32)
@@ -169,44 +177,48 @@ def student_gradient(
     """(gradients, terms): of the total loss for what is trained of the student, and the weighted terms by name.
 
     The share of the local crops is differentiated when that of the global crops is done, so the activations of the
-    two are never in memory together.
+    two are never in memory together. In parts (`recipe.accumulate`) the result is the same to rounding, but for the
+    rows that stochastic depth leaves out: so many of each part.
     """
     keys = (None, None) if key is None else tuple(jax.random.split(key))
+    parts, local_crops = Parts.of(recipe), views.local_crops.shape[1]
 
-    def gradient_of(crops: str, images: jax.Array, key: jax.Array | None) -> tuple[Tree, Metrics]:
-        def loss(trainable: Tree) -> tuple[jax.Array, Metrics]:
-            seen = see(recipe, merge(trainable, frozen), crops, images, views, target, key)
-            terms = weighted_terms(seen, crops)
-            return sum(terms.values(), start=jnp.float32(0)), terms
+    def see(trainable: Tree, crops: jax.Array, masks: jax.Array | None, key: jax.Array | None) -> Tokens:
+        return look(recipe, merge(trainable, frozen), crops, masks, key)
 
-        return jax.grad(loss, has_aux=True)(student)
+    def loss(trainable: Tree, tokens: Tokens, crops: str, cls: Targets) -> tuple[jax.Array, Metrics]:
+        seen = (tokens.cls, _flat(tokens.patches), views.masks, local_crops, cls, target.patches)
+        terms = weighted_terms(Pass(recipe, merge(trainable, frozen), *seen), crops)
+        return sum(terms.values(), start=jnp.float32(0)), terms
 
-    gradients, terms = gradient_of("global", views.global_crops, keys[0])
-    if views.local_crops.shape[1] and has_terms(recipe, "local"):
-        crops, (gradients, terms) = after(views.local_crops, (gradients, terms), recipe.layout is not None)
-        more, local = gradient_of("local", crops, keys[1])
+    def of_local(part: tuple[jax.Array, Targets], key: jax.Array | None) -> tuple[Tree, Metrics]:
+        """A part's share: terms of the local crops are means over images."""
+
+        def share(trainable: Tree) -> tuple[jax.Array, Metrics]:
+            found = loss(trainable, see(trainable, part[0], None, key), "local", part[1])
+            return jax.tree.map(lambda x: x / parts.count, found)
+
+        return jax.grad(share, has_aux=True)(student)
+
+    masks = views.masks.masks.reshape(*views.global_crops.shape[:2], -1)
+    crops = views.global_crops, masks
+    gradients, terms = through_tokens(
+        parts, see, lambda t, tokens: loss(t, tokens, "global", target.cls), student, crops, keys[0]
+    )
+    if local_crops and has_terms(recipe, "local"):
+        local_views, (gradients, terms) = after(views.local_crops, (gradients, terms), recipe.layout is not None)
+        more, local = parts.sum(of_local, (local_views, target.cls), keys[1])
         gradients, terms = jax.tree.map(jnp.add, gradients, more), terms | local
     return gradients, {"loss": sum(terms.values(), start=jnp.float32(0)), **terms}
 
 
-def see(
-    recipe: Recipe,
-    student: Tree,
-    crops: str,
-    images: jax.Array,
-    views: Views,
-    target: TeacherOutput,
-    key: jax.Array | None,
-) -> Pass:
-    """What the loss terms look at: the student's tokens of its "global" crops, masked, or of the "local" ones.
-
-    `images` (B, n, H, W, 3) are those crops.
-    """
-    masks = views.masks.masks.reshape(2 * len(images), -1) if crops == "global" else None
-    tokens = recipe.backbone(student["backbone"], _flat(images), masks, key=key, shards=recipe.shards)
-    cls = tokens["cls"].reshape(*images.shape[:2], -1)
-    local = views.local_crops.shape[1]
-    return Pass(recipe, student, cls, tokens["patches"], views.masks, local, target.cls, target.patches)
+def look(
+    recipe: Recipe, parameters: Tree, crops: jax.Array, masks: jax.Array | None = None, key: jax.Array | None = None
+) -> Tokens:
+    """What a network makes of crops (B, n, H, W, 3), the patches hidden where `masks` (B, n, N) is true."""
+    masks = None if masks is None else _flat(masks)
+    tokens = recipe.backbone(parameters["backbone"], _flat(crops), masks, key=key, shards=recipe.shards)
+    return Tokens(*(tokens[name].reshape(*crops.shape[:2], *tokens[name].shape[1:]) for name in ("cls", "patches")))
 
 
 def after(x: jax.Array, done: Tree, split: bool = False) -> tuple[jax.Array, Tree]:

@@ -37,7 +37,7 @@ class Range(NamedTuple):
 
 
 _WHOLE = {
-    Range(1): "epochs epoch_steps batch_size model.patch crops.global_px crops.local_px head.prototypes "
+    Range(1): "epochs epoch_steps batch_size accumulate model.patch crops.global_px crops.local_px head.prototypes "
     "head.bottleneck head.hidden head.layers ibot_head.prototypes ibot_head.bottleneck ibot_head.hidden "
     "ibot_head.layers loss.token_chunk data.tile_px eval.every eval.max_tiles eval.image_px eval.batch_size eval.k "
     "checkpoint.every checkpoint.keep log.every",
@@ -123,12 +123,18 @@ def _shares(values: Any, count: int) -> bool:
     return isinstance(values, (tuple, list)) and len(values) == count and all(map(Range(0, 1).holds, values))
 
 
-def batch_faults(c: ConfigDict, shards: int) -> Iterator[str]:
-    """What the batch is too small for, or does not divide into, in so many shards."""
+def batch_faults(c: ConfigDict, shards: int, devices: int = 1) -> Iterator[str]:
+    """What the batch is too small for, or does not divide into, in so many shards on so many devices."""
     images = c.batch_size // shards
     if c.batch_size % shards:
         yield f"batch_size={c.batch_size} is not a multiple of its {shards} shards (mesh.batch_shards)"
         return
+    whole = math.lcm(shards, devices)
+    if c.accumulate > 1 and c.batch_size % (whole * c.accumulate):
+        yield (
+            f"accumulate={c.accumulate} parts do not divide batch_size={c.batch_size} evenly: each needs a multiple of "
+            f"{whole} images (the shards and devices)"
+        )
     comparing = [name for name in ("koleo_weight", "kde_weight") if c.loss[name] and images < 2]
     if comparing:
         names = " or ".join(f"loss.{name}" for name in comparing)

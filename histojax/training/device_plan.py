@@ -55,7 +55,7 @@ def usable_memory(device: Device) -> int:
 def recipe_for(config: ConfigDict, device: Device, count: int) -> Recipe:
     """The recipe of the configuration on so many of those devices; raises UserError for a batch they cannot have."""
     recipe = recipe_of(config, device.platform, config.mesh.batch_shards or count)
-    faults = list(batch_faults(config, recipe.shards))
+    faults = list(batch_faults(config, recipe.shards, count))
     if config.batch_size % count:
         faults.append(f"batch_size={config.batch_size} is not a multiple of the {count} devices")
     if count % sharers(config, count):

@@ -45,6 +45,7 @@ def recipe_of(config: ConfigDict, platform: str = "cpu", devices: int = 1) -> Re
         patch_embed_lr=o.patch_embed_lr,
         clip_norm=o.clip_norm,
         betas=(o.beta1, o.beta2),
+        accumulate=config.accumulate,
         train=parse_choice(config.model.train, vit.depth, vit.dim),
         batching="map" if platform == "cpu" else "vmap",
         features_px=config.eval.image_px,

@@ -112,14 +112,15 @@ def _no_memory(config: ConfigDict, workdir: Path) -> str:
     step = newest_step(workdir / "checkpoints")
     kept = "no checkpoint was written yet" if step is None else f"the checkpoint of step {step} is whole"
     return (
-        f"the device has no memory left for a step of batch_size={config.batch_size}; {kept}. Lower batch_size, set "
-        "model.remat=block or crops.local_crops lower (in another --workdir), or use a device with more memory"
+        f"the device has no memory left for a step of batch_size={config.batch_size}; {kept}. Set accumulate higher "
+        f"than {config.accumulate} (the same batch, in more parts), model.remat=block, or batch_size or "
+        "crops.local_crops lower (in another --workdir), or use a device with more memory"
     )
 
 
 def _check_devices(config: ConfigDict, recipe: Recipe) -> None:
     """Raises UserError for a batch that these devices, or as many shards as they make of it, cannot have."""
-    faults = list(batch_faults(config, recipe.shards))
+    faults = list(batch_faults(config, recipe.shards, jax.device_count()))
     if config.batch_size % jax.device_count():
         faults.append(f"batch_size={config.batch_size} is not a multiple of the {jax.device_count()} devices")
     if jax.device_count() % sharers(config, jax.device_count()):

@@ -8,7 +8,7 @@ import pytest
 from histojax.common.errors import UserError
 from histojax.config import last_step, paper, total_steps
 from histojax.ssl.schedules import scaled_lr
-from histojax.training.check import check
+from histojax.training.check import batch_faults, check
 
 FILES = [
     path
@@ -115,6 +115,14 @@ def test_impossible_together():
     check(config)
     config.mesh.batch_shards = 2
     with pytest.raises(UserError, match=r"batch_size=1 is not a multiple of its 2 shards"):
+        check(config)
+    config = possible()
+    config.batch_size, config.accumulate = 12, 3
+    check(config)
+    (fault,) = batch_faults(config, 2, 8)
+    assert fault.endswith("each needs a multiple of 8 images (the shards and devices)")
+    config.accumulate = 5
+    with pytest.raises(UserError, match="accumulate=5 parts do not divide batch_size=12 evenly"):
         check(config)
     config = possible()
     config.model.attention, config.compute_dtype = "cudnn", "float32"
