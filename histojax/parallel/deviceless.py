@@ -16,13 +16,15 @@ from histojax.parallel import devices
 # platform: module that the plugin brings, extra that brings it
 PLUGINS = {"gpu": ("jax_plugins.xla_cuda13", "cuda"), "tpu": ("libtpu", "tpu")}
 
+# no TPU is looked for in the network, and several processes may compile for one at a time
+COMPILE_ONLY = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
 # compilers that find no device complain of it
 QUIET = {"TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 def start_without_devices() -> None:
     """To be called before jax starts: it runs on the CPU, and looks for no TPU in the network."""
-    for name, value in {"TPU_SKIP_MDS_QUERY": "1", **QUIET}.items():
+    for name, value in (COMPILE_ONLY | QUIET).items():
         os.environ.setdefault(name, value)
     jax.config.update("jax_platforms", "cpu")
 
@@ -51,7 +53,8 @@ def devices_of(name: str, count: int | None = None) -> list[Any]:
             f"{name}: compiling for it needs jax's {PLUGINS[device.platform][1]} plugin (no card is needed): {line}"
         )
     shape = devices.topology(device, count)
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    for variable, value in COMPILE_ONLY.items():
+        os.environ.setdefault(variable, value)
     jax.devices()  # plugins are loaded when jax starts
     try:
         if device.platform == "gpu":
