@@ -47,7 +47,7 @@ def test_a_plan_says_what_a_run_takes(compiler, capsys):
     told = rows(out)
     assert code == 0 and err.count("compiling the step") == len(compiler) <= 5
     assert list(told) == "device fits memory largest operations time host disk".split()
-    assert told["fits"].startswith("yes: 30.6 GiB of 79.3 GiB (39 %) a device; XLA's plan for batch 256")
+    assert told["fits"].startswith("yes: 30.6 GiB of 79.3 GiB (39 %) a device; XLA's plan (jax ")
     assert "student 1.0 GiB, optimiser 2.0 GiB; activations and the rest of a step 27.6 GiB" in told["memory"]
     assert told["largest"].startswith("batch 672 fits 73.0 GiB (compiled 256: 30.6 GiB")
     assert told["operations"].startswith("44.7 TFLOP a step, 0.175 an image: teacher 14 %")

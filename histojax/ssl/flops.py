@@ -66,6 +66,7 @@ def step_flops(recipe: Recipe, batch: int, devices: int = 1) -> Flops:
     forward = [n * (c.embed + kept * vit.depth * _block(c)) for c, n in crops]
     heads, prototypes, again = _head_flops(recipe, batch, local)
     again += _targets_again(recipe, batch, devices)
+    again += forward[0] * (recipe.accumulate > 1)  # tokens of the global crops, see ssl.accumulate
     return Flops(
         teacher=2 * images * (large.embed + vit.depth * _block(large)),
         student=sum(forward),

@@ -46,6 +46,7 @@ class Plan:
     count: int
     sharers: int  # devices that share one copy of the state
     dtype: str  # of the blocks' products
+    attention: str  # how it is computed, see models.layers.attention
     batch: int
     steps: int
     utilisation: float
@@ -88,6 +89,7 @@ def make_plan(
         count=count,
         sharers=sharers(config, count),
         dtype=np.dtype(recipe.vit.dtype).name,
+        attention=recipe.vit.attention,
         batch=config.batch_size,
         steps=last_step(config),
         utilisation=utilisation,
@@ -148,6 +150,8 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "devices": plan.count,
         "devices_a_state": plan.sharers,
         "batch": plan.batch,
+        "attention": plan.attention,
+        "jax": jax.__version__,
         "fits": plan.fits,
         "peak_bytes": peak,
         "usable_bytes": plan.limit,
@@ -182,7 +186,10 @@ def _verdict(plan: Plan) -> str:
             f"not known: nothing was compiled. To compile for it (no card is needed): {missing(plan.device.platform)}"
         )
     peak = plan.compiled.peak
-    how = f"XLA's plan for batch {plan.batch}, compiled in {plan.compiled.seconds:.0f} s, not checked on a device"
+    how = (
+        f"XLA's plan (jax {jax.__version__}) for batch {plan.batch} with attention by {plan.attention}, compiled in "
+        f"{plan.compiled.seconds:.0f} s, not checked on a device"
+    )
     if peak is None:
         return f"NO: the compiler found no room for batch {plan.batch}"
     share = f"{gib(peak)} of {gib(plan.device.memory)} ({100 * peak / plan.device.memory:.0f} %) a device; {how}"

@@ -47,7 +47,7 @@ def products(jaxpr):
 @pytest.mark.parametrize(
     "leaves",
     [
-        {"model.remat": "dots", "loss.targets": "formed"},
+        {"model.remat": "dots", "loss.targets": "formed", "accumulate": 2},
         {"model.size": "vit_giant2", "model.remat": "block", "compute_dtype": "bfloat16", "loss.targets": "parts"},
         {"model.train": "lora:8@last:6", "model.remat": "none", "ibot_head.separate": True},
     ],
