@@ -17,15 +17,18 @@ TRITON_FINDS_TILES = (0, 12)  # version of jax
 
 
 def compiler_options(platform: str) -> dict[str, str]:
-    """Options for `jax.jit(compiler_options=)` of a large program on a platform as jax names it.
+    """Options for `jax.jit(compiler_options=)` of a training step on a platform as jax names it.
 
     Empty where XLA has no such option.
     """
     if platform == "cpu":
         return CPU if _known_to_cpu() else {}
-    if platform in ("gpu", "cuda") and jax.__version_info__ < TRITON_FINDS_TILES:
-        return OLD_GPU
-    return {}
+    return needed_options(platform)
+
+
+def needed_options(platform: str) -> dict[str, str]:
+    """Those without which a network may not compile."""
+    return OLD_GPU if platform in ("gpu", "cuda") and jax.__version_info__ < TRITON_FINDS_TILES else {}
 
 
 @functools.cache

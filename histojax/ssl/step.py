@@ -17,7 +17,7 @@ import optax
 from jax.sharding import Mesh
 
 from histojax.models.parts import merge
-from histojax.parallel.compiler import compiler_options
+from histojax.parallel.compiler import compiler_options, needed_options
 from histojax.parallel.mesh import AXES, BATCH
 from histojax.parallel.sharding import Layout
 from histojax.ssl import health, precision
@@ -251,6 +251,7 @@ def make_features(recipe: Recipe, mesh: Mesh | None = None) -> Callable:
         with precision.of_step(recipe.vit.dtype, recipe.platform):
             return recipe.backbone(backbone, normalize(resize(images, recipe.features_px), recipe.crops))["cls"]
 
+    options = needed_options(recipe.platform)
     if layout is None:
-        return jax.jit(features)
-    return jax.jit(features, in_shardings=(None, layout.batch), out_shardings=layout.whole)
+        return jax.jit(features, compiler_options=options)
+    return jax.jit(features, compiler_options=options, in_shardings=(None, layout.batch), out_shardings=layout.whole)

@@ -15,6 +15,7 @@ from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
 from histojax.models.network import POOLINGS, Outputs, abstract, patch_tokens
+from histojax.parallel.compiler import needed_options
 from histojax.zoo.record import Preprocess, Triple
 
 Tree = Any
@@ -63,20 +64,25 @@ class Program:
 
     def run(self, parameters: Tree, tiles: Any) -> tuple[jax.Array, ...]:
         """The outputs on the default device, or where the parameters are."""
-        return _run(self, parameters, tiles)
+        return _compiled()(self, parameters, tiles)
 
 
 CHOICES: dict[str, Callable[[Outputs], jax.Array]] = {name: choose for name, (_, choose) in POOLINGS.items()}
 CHOICES[TOKENS] = patch_tokens
 
-_run = jax.jit(Program.__call__, static_argnums=0)
+
+@functools.cache
+def _compiled() -> Callable[[Program, Tree, Any], tuple[jax.Array, ...]]:
+    """One for all: jax keeps what it compiles by function. Made late, as jax's devices decide the options."""
+    return jax.jit(Program.__call__, static_argnums=0, compiler_options=needed_options(jax.default_backend()))
 
 
 @functools.lru_cache(maxsize=64)
 def compiled_over(program: Program, mesh: Mesh) -> Callable[[Tree, jax.Array], tuple[jax.Array, ...]]:
     """The program over a mesh of one axis: each device has all parameters and takes its rows of the tiles."""
     whole, rows = PartitionSpec(), PartitionSpec(mesh.axis_names)
-    return jax.jit(jax.shard_map(program, mesh=mesh, in_specs=(whole, rows), out_specs=rows, check_vma=False))
+    mapped = jax.shard_map(program, mesh=mesh, in_specs=(whole, rows), out_specs=rows, check_vma=False)
+    return jax.jit(mapped, compiler_options=needed_options(jax.default_backend()))
 
 
 def normalise(tiles: jax.Array, scale: float, mean: Triple, std: Triple) -> jax.Array:

@@ -3,14 +3,15 @@ import jax.numpy as jnp
 import pytest
 
 from histojax.parallel import deviceless
-from histojax.parallel.compiler import compiler_options
+from histojax.parallel.compiler import compiler_options, needed_options
 
 
 def test_triton_s_products_are_left_out_where_they_find_no_tiles(monkeypatch):
     for version, expected in [((0, 10, 2), {"xla_gpu_enable_triton_gemm": "False"}), ((0, 12, 0, 1), {})]:
         monkeypatch.setattr(jax, "__version_info__", version)
         assert compiler_options("gpu") == compiler_options("cuda") == expected
-        assert compiler_options("tpu") == {}
+        assert needed_options("gpu") == expected
+        assert compiler_options("tpu") == needed_options("cpu") == {}
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])

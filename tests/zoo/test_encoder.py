@@ -85,13 +85,13 @@ def test_patch_tokens_are_those_of_the_network(encoder, by_hand):
 
 def test_one_program_serves_all_batches_and_encoders_of_an_architecture(encoder):
     encoder(TILES[:1])
-    compiled = program._run._cache_size()
+    compiled = program._compiled()._cache_size()
     every = encoder(np.concatenate([TILES] * 3)[:13])
     np.testing.assert_array_equal(every[:5], encoder(TILES))
     np.testing.assert_array_equal(every[5:10], every[:5])
     np.testing.assert_array_equal(encoder(TILES[:1]), every[:1])
     assert np.abs(load_encoder(tiny(), "random", batch_size=4)(TILES) - every[:5]).max() > 0.1
-    assert program._run._cache_size() == compiled
+    assert program._compiled()._cache_size() == compiled
 
 
 def test_tiles_of_any_sizes_and_none(encoder):
