@@ -64,6 +64,7 @@ def test_a_plan_becomes_a_line(monkeypatch, capsys):
     bench_plans.main(["S-a100"])
     row = json.loads(capsys.readouterr().out)
     assert row["case"] == "nct_vits14, batch 256, a100-80gb" and row["peak_gib"] == 15
+    assert "largest_batch" not in row and bench_plans.row(found | {"largest_batch": 512}, True)["largest_batch"] == 512
     assert "| planned: ViT-S, batch 256, A100 | at most 16 GiB | 15 GiB | reached |" in bench_page.page([row])
 
 

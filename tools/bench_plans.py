@@ -50,9 +50,9 @@ def plan(case: Case, python: str, largest: bool) -> dict:
     return json.loads(lines[-1])
 
 
-def row(found: dict) -> dict:
-    """What the page shows of a plan; memory in GiB a device."""
-    kept = ("devices", "batch", "fits", "compile_seconds", "largest_batch", "utilisation")
+def row(found: dict, largest: bool) -> dict:
+    """What the page shows of a plan; memory in GiB a device. The largest batch is known only if it was searched."""
+    kept = ("devices", "batch", "fits", "compile_seconds", *(["largest_batch"] if largest else []))
     told = {name: found[name] for name in kept if found.get(name) is not None}
     peak = found.get("peak_bytes")
     return told | ({"peak_gib": round(peak / GIB, 1)} if peak is not None else {})
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"unknown case {unknown[0]!r}; known are {', '.join(CASES)}")
     for name in args.cases or CASES:
         case = CASES[name]
-        found = row(plan(case, args.python, args.largest))
+        found = row(plan(case, args.python, args.largest), args.largest)
         tell("plan", case=f"{case.config}, batch {found.get('batch')}, {case.device}", **found)
 
 
