@@ -7,7 +7,7 @@ The settings of the released short ViT-L/16 configuration (Oquab et al. 2023; ba
 epsilon aside. Finetuning published weights (configs/nct_vits14.py) is what most laboratories want instead.
 
 Needs: millions of tiles of 224 px or more and several accelerators; --config.mesh.fsdp=true splits the state.
-Time: about 1,000 hours of one A100, shared by as many as there are (derived: 1.5 TFLOP a tile, 35 % of 312 TFLOP/s,
+Time: about 760 hours of one A100, shared by as many as there are (derived: 1.16 TFLOP a tile, 35 % of 312 TFLOP/s,
 256 million tiles; not run).
 """
 

@@ -3,9 +3,10 @@
     python -m histojax.train --config configs/nct_vitg14.py --workdir runs/nct_vitg14 \\
         --config.data.train=NCT-CRC-HE-100K --config.eval.test=CRC-VAL-HE-7K
 
-Needs: the two folders of Zenodo record 1214456, the weights `dinov2_vitg14` (downloaded once, 4.2 GiB), one GPU of
-40 GiB or more for batch 32, or several with --config.mesh.fsdp=true.
-Time: about 6 hours on an A100 (derived: 7.4 TFLOP a tile, 35 % of 312 TFLOP/s, 10,000 steps; not run).
+Needs: the two folders of Zenodo record 1214456, the weights `dinov2_vitg14` (downloaded once, 4.2 GiB), one GPU: a
+step of batch 32 takes 30 GiB on an A100 (planned, `histojax plan`; not run); or several with --config.mesh.fsdp=true:
+batch 256 on 8 x A100 takes 11 GiB each (planned as well).
+Time: about 7.5 hours on one A100 (derived: 9.2 TFLOP a tile, 35 % of 312 TFLOP/s, 10,000 steps; not run).
 Expected (the paper, CRC-VAL-HE-7K, balanced accuracy): 20-NN 0.91 before, 0.93 after; linear 0.92 and 0.94.
 """
 
