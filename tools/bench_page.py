@@ -19,8 +19,10 @@ from bench_common import OURS
 Row = dict[str, Any]
 STEP = "vit_small, batch 8, 2 x 224 + 8 x 98 px, 65536 prototypes"
 AUTOCAST = "PyTorch, bfloat16 autocast"
-PRODUCTS = "nearly all of the step is float32 matrix products, which run equally fast in both"
-SIXTEEN = "PyTorch multiplies in 16 bits, for which this processor has instructions; XLA:CPU in float32"
+PRODUCTS = "most of the step is float32 matrix products, which run about equally fast in both"
+SIXTEEN = (
+    "PyTorch multiplies in 16 bits, 2 to 3 times faster on processors that have instructions for it; ours in float32"
+)
 SECTIONS = {  # bench: (title, how it is measured)
     "step": ("Training step", "`bench_step.py --peer`: eager PyTorch without making the crops; ours makes them"),
     "crops": ("Multi-crop", "`bench_crops.py --peer`: the same parameters, pictures compared first"),
