@@ -146,9 +146,11 @@ def compile_batch(config: ConfigDict, device: Device, count: int, batch: int) ->
     return compile_step(changed, device, count)
 
 
-def unit_of(batch: int, devices: int) -> int:
-    """Steps in which a largest batch is looked for: about a sixteenth of `batch`, the same on every device."""
-    return devices * 2 ** max(0, math.floor(math.log2(max(batch / devices / 16, 1))))
+def unit_of(recipe: Recipe, batch: int, devices: int) -> int:
+    """Steps in which a largest batch is looked for: about a sixteenth of `batch`, and whatever it must divide into:
+    devices, parts, and shards of at least two images (KoLeo)."""
+    whole = math.lcm(2 * recipe.shards, devices) * recipe.accumulate
+    return whole * 2 ** max(0, math.floor(math.log2(max(batch / whole / 16, 1))))
 
 
 def _next_batch(tried: dict[int, int | None], unit: int, limit: int) -> int:

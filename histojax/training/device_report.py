@@ -115,7 +115,7 @@ def make_plan(
         say(f"compiling the step for batch {batch}, to find the largest that fits ...")
         return compile_batch(config, device, count, batch).peak
 
-    tried = largest_batch(peak_of, plan.batch, unit_of(plan.batch, count), plan.limit)
+    tried = largest_batch(peak_of, plan.batch, unit_of(recipe, plan.batch, count), plan.limit)
     return dataclasses.replace(plan, tried=tried)
 
 

@@ -45,8 +45,11 @@ def test_the_largest_batch_is_found_in_few_compilations(peak, start, unit, best)
     assert len(tried) <= 5 and next(iter(tried)) == start and all(b % unit == 0 for b in tried)
 
 
-def test_a_batch_is_searched_in_steps_of_all_devices():
-    assert [unit_of(256, 1), unit_of(32, 1), unit_of(8, 1), unit_of(128, 4), unit_of(256, 8)] == [16, 2, 1, 8, 16]
+def test_a_batch_is_searched_in_steps_that_devices_shards_and_parts_can_have():
+    one, four = recipe_of(tiny_config()), recipe_of(tiny_config(), devices=4)
+    assert [unit_of(one, batch, 1) for batch in (256, 32, 8)] == [16, 2, 2]
+    assert [unit_of(four, batch, 4) for batch in (1024, 128)] == [64, 8]
+    assert unit_of(recipe_of(tiny_config(accumulate=4)), 64, 1) == 8
 
 
 def test_what_a_compiler_says_that_it_needs_is_read():
