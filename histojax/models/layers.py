@@ -101,6 +101,26 @@ def cudnn_fault(width: int) -> str | None:
     return f"compute capability {capability}, flash attention needs 8.0" if float(capability) < 8 else None
 
 
+@jax.custom_vjp
+def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """x @ kernel of 16-bit factors, rounded to them. CPUs multiply those as such only into float32, twice as fast."""
+
+    def wide(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jnp.matmul(x, kernel, preferred_element_type=jnp.float32).astype(x.dtype)
+
+    return jax.lax.platform_dependent(x, kernel, cpu=wide, default=jnp.matmul)
+
+
+def _product_slopes(factors: tuple[jax.Array, jax.Array], slope: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = factors
+    (of_x,) = jax.linear_transpose(lambda x: jnp.matmul(x, kernel), x)(slope)
+    (of_kernel,) = jax.linear_transpose(lambda kernel: jnp.matmul(x, kernel), kernel)(slope)
+    return of_x, of_kernel
+
+
+product.defvjp(lambda x, kernel: (product(x, kernel), (x, kernel)), _product_slopes)
+
+
 def apply_linear(layer: nnx.Linear, x: jax.Array, gamma: jax.Array | None = None) -> jax.Array:
     """gamma * layer(x), LayerScale's `gamma` (D,) multiplied into the weights; with the layer's low-rank pair, if it
     has one (models.lora).
@@ -115,7 +135,7 @@ def apply_linear(layer: nnx.Linear, x: jax.Array, gamma: jax.Array | None = None
     if gamma is not None:
         weights = [weight * gamma for weight in weights]
     x, kernel, bias, *b = layer.promote_dtype((x, *weights), dtype=layer.dtype)
-    out = x @ kernel + bias
+    out = (x @ kernel if x.dtype == jnp.float32 else product(x, kernel)) + bias
     return out if a is None else out + (x @ a.astype(x.dtype)) @ b[0]
 
 

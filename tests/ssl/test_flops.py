@@ -37,6 +37,9 @@ def products(jaxpr):
             shape = equation.invars[0].aval.shape
             total += 2 * math.prod(shape[i] for i in contracted) * math.prod(equation.outvars[0].aval.shape)
         assert equation.primitive.name != "while"
+        if equation.primitive.name == "cond":  # one branch of them, as of platform_dependent
+            total += max(products(branch.jaxpr) for branch in equation.params["branches"])
+            continue
         times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
         for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns")):
             inner = getattr(value, "jaxpr", value)
