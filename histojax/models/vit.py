@@ -239,7 +239,7 @@ class ViT(nnx.Module):
             params, layer_key = layer
             return nnx.merge(graph, gather(params))(x, c.drop_path, layer_key, shards), None
 
-        return jax.lax.scan(_remat(body, c.remat), x, (stacked, keys), unroll=c.unroll)[0]
+        return jax.lax.scan(_remat(body, c), x, (stacked, keys), unroll=c.unroll)[0]
 
     def _unrolled(
         self,
@@ -256,18 +256,21 @@ class ViT(nnx.Module):
         for i, layer_key in enumerate(keys):
             rate = c.drop_path * (start + i) / max(c.depth - 1, 1)
             params = jax.tree.map(lambda p: p[i], stacked)  # noqa: B023
-            body = _remat(lambda x, p, k: nnx.merge(graph, gather(p))(x, rate, k, shards), c.remat)  # noqa: B023
+            body = _remat(lambda x, p, k: nnx.merge(graph, gather(p))(x, rate, k, shards), c)  # noqa: B023
             x = body(x, params, layer_key)
         return x
 
 
-def _remat(body, how: str):
-    """`body`, recomputed in the backward pass: not at all, but for the big products ("dots"), or whole."""
-    if how == "none":
+def _remat(body: Callable, c: ViTConfig) -> Callable:
+    """`body`, recomputed in the backward pass: not at all, but for the big products ("dots"), or whole.
+
+    With 16-bit products the float32 residual between attention and feed-forward would be the second largest array to
+    keep; it is worked out again from the attention's output, by the smallest product of a block.
+    """
+    if c.remat == "none":
         return body
-    policy = None
-    if how == "dots":
-        policy = jax.checkpoint_policies.save_only_these_names("qkv", "attention", "residual", "ffn")
+    kept = ["qkv", "attention", "ffn"] + (["residual"] if c.dtype == jnp.float32 else [])
+    policy = jax.checkpoint_policies.save_only_these_names(*kept) if c.remat == "dots" else None
     return jax.checkpoint(body, prevent_cse=False, policy=policy)
 
 

@@ -18,7 +18,7 @@ from histojax.parallel.mesh import BATCH, WHOLE
 
 Tree = Any
 Path = tuple[str, ...]
-SMALLEST = 2**14  # numbers of an array (of one block's, if it is stacked) from which on it is worth a split
+SMALLEST = 2**13  # numbers of an array (of one block's, if it is stacked) from which on it is worth a split
 
 # pattern in the path: axes that may be split, counted from the front, or "largest": the largest one that divides
 RULES: tuple[tuple[str, tuple[int, ...] | str], ...] = (
@@ -122,7 +122,8 @@ def _whole(x: jax.Array, whole: NamedSharding, part: NamedSharding) -> jax.Array
         return jax.lax.with_sharding_constraint(x, whole)
 
     def backward(_: None, slope: jax.Array) -> tuple[jax.Array]:
-        return (jax.lax.with_sharding_constraint(slope, part),)
+        # whole first: asked for a part alone, XLA may send activations about to compute just that part
+        return (jax.lax.with_sharding_constraint(jax.lax.with_sharding_constraint(slope, whole), part),)
 
     gather.defvjp(lambda x: (gather(x), None), backward)
     return gather(x)

@@ -130,6 +130,9 @@ def update(
     EMA, step count and schedules go on, as in the reference.
     """
     target, seen = teach(recipe, state.parameters("teacher"), state.centres, views, schedule["teacher_temp"])
+    # the student begins when the targets are done: what balancing them needs is as large as what a pass keeps
+    crops, target = after(views.global_crops, target, recipe.layout is not None)
+    views = dataclasses.replace(views, global_crops=crops)
     before, teacher = state.networks["student"], state.networks["teacher"]
     gradients, terms = student_gradient(recipe, before, state.frozen, views, target, key)
     gradients, norms = clip(gradients, recipe.clip_norm)
@@ -226,13 +229,17 @@ def after(x: jax.Array, done: Tree, split: bool = False) -> tuple[jax.Array, Tre
 
     On a GPU or TPU the barrier holds as long as what comes out of it is used, both sides of it. XLA:CPU drops
     barriers before it puts its work in order; what holds there is a dependence by arithmetic on a number of each
-    array, which in turn GPUs simplify away. Of arrays `split` over devices it is the sum: nobody has their first
-    number without the others sending theirs.
+    array. Of arrays `split` over devices it is the sum: nobody has their first number without the others sending
+    theirs.
     """
     x, done = jax.lax.optimization_barrier((x, done))
-    number = jnp.sum if split else lambda leaf: jnp.ravel(leaf)[0]
-    numbers = jnp.stack([jnp.isfinite(number(leaf)) for leaf in jax.tree.leaves(done)])
-    return x + 0.0 * numbers.all().astype(x.dtype), done
+
+    def depend(x: jax.Array, done: Tree) -> jax.Array:
+        number = jnp.sum if split else lambda leaf: jnp.ravel(leaf)[0]
+        numbers = jnp.stack([jnp.isfinite(number(leaf)) for leaf in jax.tree.leaves(done)])
+        return x + 0.0 * numbers.all().astype(x.dtype)
+
+    return jax.lax.platform_dependent(x, done, cpu=depend, default=lambda x, done: x), done
 
 
 def _flat(crops: jax.Array) -> jax.Array:
