@@ -16,7 +16,7 @@ FLAGS = [
     for name, value in {
         "mesh.batch_shards": 1,
         "crops.local_crops": 0,
-        "crops.solarize_p": 0.0,  # a threshold: quickly compiled programs of other shapes round otherwise
+        "crops.solarize_p": 0.0,
         "stop_step": 9,
         "optim.base_lr": 1e-3,
         "log.every": 1,
