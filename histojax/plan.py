@@ -37,7 +37,7 @@ flags:
 
 examples:
   histojax plan --config configs/nct_vits14.py --device a100-40gb,l4 --quick
-  histojax plan --config configs/nct_vitg14.py --device v5p-8 --config.mesh.fsdp=0 --config.batch_size=128
+  histojax plan --config configs/nct_vitg14.py --device v5p-8 --config.mesh.fsdp=true --config.batch_size=128
 
 needs, to compile:
   for GPUs  pip install "histojax[cuda]"    for TPUs  pip install "histojax[tpu]"    (neither needs a card)

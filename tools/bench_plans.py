@@ -31,8 +31,8 @@ class Case(NamedTuple):
 CASES = {
     "S-a100": Case("nct_vits14", "a100-80gb"),
     "g-a100": Case("nct_vitg14", "a100-80gb"),
-    "g-8xa100": Case("nct_vitg14", "8xa100-80gb", ("mesh.fsdp=0", "batch_size=256")),
-    "g-v5p-8": Case("nct_vitg14", "v5p-8", ("mesh.fsdp=0", "batch_size=128")),
+    "g-8xa100": Case("nct_vitg14", "8xa100-80gb", ("mesh.fsdp=true", "batch_size=256")),
+    "g-v5p-8": Case("nct_vitg14", "v5p-8", ("mesh.fsdp=true", "batch_size=128")),
 }
 
 
