@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import itertools
 import logging
+import math
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -35,6 +36,7 @@ from histojax.zoo.run_checkpoints import (
     whole_steps,
 )
 
+PIECES = ocp.SaveArgs(chunk_byte_size=2**26)  # an array is read piece by piece, never all of it beside its copy
 DISCARDED = "discarded"  # folder of checkpoints that are no longer wanted, on their way to be deleted
 
 
@@ -102,7 +104,12 @@ class Checkpoints:
         with self._disk_errors():
             self._manager.save(
                 int(state.step),
-                args=ocp.args.Composite(state=ocp.args.StandardSave(state.as_dict()), notes=ocp.args.JsonSave(notes)),
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(
+                        state.as_dict(), save_args=jax.tree.map(lambda _: PIECES, state.as_dict())
+                    ),
+                    notes=ocp.args.JsonSave(notes),
+                ),
                 force=True,
             )
 
@@ -120,19 +127,22 @@ class Checkpoints:
         then = "there is none before it, so the run then starts anew"
         if before is not None:
             then = f"the same command then goes on from step {before}"
-        largest = max(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract))
-        handler = ocp.StandardCheckpointHandler(
-            restore_concurrent_gb=1.1 * largest / 1e9, multiprocessing_options=alone()
-        )
-        with (
-            reading(self.folder / str(step), f"move this folder away: {then}"),
-            reader(self.folder, handler) as manager,
-        ):
-            found = manager.restore(
-                step,
-                args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), notes=ocp.args.JsonRestore()),
-            )
+        with reading(self.folder / str(step), f"move this folder away: {then}"):
+            try:
+                found = self._read(step, abstract, max(map(_bytes_on_a_device, jax.tree.leaves(abstract))))
+            except ValueError as error:
+                if "more bytes than we reserved" not in str(error):
+                    raise
+                # written in other parts than those wanted now: they have to be read as they were written
+                found = self._read(step, abstract, max(x.size * x.dtype.itemsize for x in jax.tree.leaves(abstract)))
         return TrainState.from_dict(found["state"]), found["notes"]
+
+    def _read(self, step: int, abstract: Any, room: int) -> Any:
+        """What a checkpoint holds, with about `room` bytes at a time on their way."""
+        handler = ocp.StandardCheckpointHandler(restore_concurrent_gb=1.1 * room / 1e9, multiprocessing_options=alone())
+        state, notes = ocp.args.StandardRestore(abstract), ocp.args.JsonRestore()
+        with reader(self.folder, handler) as manager:
+            return manager.restore(step, args=ocp.args.Composite(state=state, notes=notes))
 
     def wait(self) -> None:
         """Returns when the last save is on disk; raises UserError if it failed."""
@@ -162,6 +172,11 @@ class Checkpoints:
             raise UserError(
                 f"{self.folder}: saving a checkpoint failed ({last_words(error)}); {kept}. {_remedy(error)}"
             ) from error
+
+
+def _bytes_on_a_device(x: jax.ShapeDtypeStruct) -> int:
+    shape = x.shape if x.sharding is None else x.sharding.shard_shape(x.shape)
+    return math.prod(shape) * x.dtype.itemsize
 
 
 def _abstract(x: Any) -> jax.ShapeDtypeStruct:

@@ -12,6 +12,8 @@ import optax
 import pytest
 
 from histojax.common.errors import UserError
+from histojax.parallel.mesh import make_mesh
+from histojax.parallel.sharding import Layout
 from histojax.ssl.state import TrainState
 from histojax.ssl.targets import Centre
 from histojax.training.checkpoints import DISCARDED, Checkpoints, newest_step
@@ -44,6 +46,23 @@ def test_state_and_notes_come_back_bit_for_bit(folder):
     restored, found = Checkpoints(folder).restore(state(0))
     assert same(restored.as_dict(), state(7).as_dict())
     assert repr(found) == repr(notes)
+
+
+@pytest.mark.parametrize(("saved", "wanted"), [(1, 8), (8, 1), (8, 2), (2, 8)])
+def test_parts_of_a_state_come_back_in_other_parts(folder, saved, wanted):
+    def split(made, devices):
+        mesh = make_mesh(devices, jax.devices()[:devices])
+        return made if mesh is None else jax.device_put(made, Layout(mesh).state(made))
+
+    first = Checkpoints(folder)
+    first.save(split(state(3, size=320), saved), {})
+    first.close()
+    like = split(state(0, size=320), wanted)
+    found, _ = Checkpoints(folder).restore(like)
+    assert same(found.as_dict(), state(3, size=320).as_dict())
+    kernel = found.networks["student"]["backbone"]["kernel"]
+    assert kernel.sharding == like.networks["student"]["backbone"]["kernel"].sharding
+    assert kernel.addressable_shards[0].data.size == kernel.size // wanted
 
 
 def test_saving_survives_the_donation_of_the_state_to_the_next_step(folder):
