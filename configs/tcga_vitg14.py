@@ -4,8 +4,8 @@
         --config.data.train=tcga_tiles.csv
 
 Needs: about 2.5 million tiles of 512 px at 0.5 mpp (`histojax tile --preset finetune`, or a CSV of paths), the weights
-`dinov2_vitg14` (downloaded once, 4.2 GiB), one GPU: a step of batch 32 takes 30 GiB on an A100 (planned, `histojax
-plan`; not run); or several with --config.mesh.fsdp=true: batch 256 on 8 x A100 takes 11 GiB each (planned as well).
+`dinov2_vitg14` (downloaded once, 4.2 GiB), one GPU: a step of batch 32 takes 29.9 GiB on an A100 (planned, `histojax
+plan`; not run); or several with --config.mesh.fsdp=true: batch 256 on 8 x A100 takes 10.7 GiB each (planned as well).
 Time: about 45 hours on one A100 (derived: 9.2 TFLOP a tile, 35 % of 312 TFLOP/s, 60,000 steps; not run).
 """
 

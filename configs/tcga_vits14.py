@@ -4,8 +4,8 @@
         --config.data.train=tcga_tiles.csv
 
 Needs: about 2.5 million tiles of 512 px at 0.5 mpp (`histojax tile --preset finetune`, or a CSV of paths), the weights
-`dinov2_vits14` (downloaded once, 84 MiB), one GPU: a step of batch 256 takes 20 GiB on an A100 (planned, `histojax
-plan`; not run); --config.accumulate=2 takes it in two parts. Labelled tiles in eval.data are optional; without them the
+`dinov2_vits14` (downloaded once, 84 MiB), one GPU: a step of batch 256 takes 15.3 GiB on an A100 (planned by `histojax
+plan`, not run); --config.accumulate=2 takes it in parts. Labelled tiles in eval.data are optional; without them the
 run reports RankMe, spread and prototype use.
 Time: about 3.5 hours on an A100 (derived: 0.175 TFLOP a tile, 35 % of 312 TFLOP/s, 30,000 steps; not run).
 """
