@@ -62,14 +62,10 @@ FEW = 4096  # tiles that are hashed before other processes have started
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code of the command line `argv` (default: that of the process)."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    return cli.guarded("histojax audit", lambda: _main(argv))
+    return cli.run("histojax audit", HELP, argv, _main, without_words=True)
 
 
 def _main(argv: Sequence[str]) -> int:
-    if {"--help", "-h", "-help", "help"} & set(argv):
-        print(HELP)
-        return 0
     values = _parse(argv)
     from histojax.data.audit import audit
     from histojax.data.audit_report import facts, summary, write_clean, write_tables

@@ -61,14 +61,10 @@ EXAMPLE = "for example --config configs/benchmark_nct.py"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code of the command line `argv` (default: that of the process)."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    return cli.guarded("histojax benchmark", lambda: _main(argv))
+    return cli.run("histojax benchmark", HELP, argv, _main)
 
 
 def _main(argv: Sequence[str]) -> int:
-    if not argv or {"--help", "-h", "-help", "help"} & set(argv):
-        print(HELP)
-        return 0 if argv else cli.BAD_INPUT
     from histojax import config as defaults
     from histojax.training import config_flags
 

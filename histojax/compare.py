@@ -61,14 +61,10 @@ MOST_DRAWS = 100_000
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code of the command line `argv` (default: that of the process)."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    return cli.guarded("histojax compare", lambda: _main(argv))
+    return cli.run("histojax compare", HELP, argv, _main)
 
 
 def _main(argv: Sequence[str]) -> int:
-    if not argv or {"--help", "-h", "-help", "help"} & set(argv):
-        print(HELP)
-        return 0 if argv else cli.BAD_INPUT
     values = _parse(argv)
     from histojax.evaluation.comparison import compare
     from histojax.evaluation.comparison_files import told, write_comparison

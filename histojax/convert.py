@@ -53,14 +53,10 @@ exit codes:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code of the conversion that `argv` (default: the command line) describes."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    return cli.guarded("histojax convert", lambda: _main(argv))
+    return cli.run("histojax convert", HELP, argv, _main)
 
 
 def _main(argv: Sequence[str]) -> int:
-    if not argv or {"--help", "-h", "-help", "help"} & set(argv):
-        print(HELP, file=sys.stdout if argv else sys.stderr)
-        return 0 if argv else cli.BAD_INPUT
     values = _arguments(argv)
     if not values.out and not values.check:
         raise UserError("--out DIR is missing: the folder to write to (or --check to write nothing)")

@@ -53,14 +53,10 @@ HOW_IT_RUNS = ("attention", "drop_path", "drop_path_uniform", "dtype", "mask_tok
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code of the command line `argv` (default: that of the process)."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    return cli.guarded("histojax encoders", lambda: _main(argv))
+    return cli.run("histojax encoders", HELP, argv, _main, without_words=True)
 
 
 def _main(argv: Sequence[str]) -> int:
-    if {"--help", "-h", "-help", "help"} & set(argv):
-        print(HELP)
-        return 0
     names, flags = _parse(argv)
     if "paper" in flags and (names or flags & {"commercial", "markdown"}):
         raise UserError("--paper takes neither names nor --commercial nor --markdown")

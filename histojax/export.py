@@ -58,14 +58,10 @@ exit codes:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code of the export that `argv` (default: the command line) describes."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    return cli.guarded("histojax export", lambda: _main(argv))
+    return cli.run("histojax export", HELP, argv, _main)
 
 
 def _main(argv: Sequence[str]) -> int:
-    if not argv or {"--help", "-h", "-help", "help"} & set(argv):
-        print(HELP, file=sys.stdout if argv else sys.stderr)
-        return 0 if argv else cli.BAD_INPUT
     values = _arguments(argv)
     for name, what in (("to", "timm, hf or meta"), ("out", "the folder to write to")):
         if not getattr(values, name):

@@ -83,14 +83,10 @@ MARKS = ("include", "exclude", "include_class", "exclude_class")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code of the command line `argv` (default: that of the process)."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    return cli.guarded("histojax extract", lambda: _main(argv))
+    return cli.run("histojax extract", HELP, argv, _main)
 
 
 def _main(argv: Sequence[str]) -> int:
-    if not argv or {"--help", "-h", "-help", "help"} & set(argv):
-        print(HELP)
-        return 0 if argv else cli.BAD_INPUT
     values = _parse(argv)
     workers, shard = cli.whole_number("--workers", values.workers, 0, 4096), cli.shard(values.shard)
     checked = _checked(values)

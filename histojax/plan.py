@@ -48,14 +48,10 @@ exit codes:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code of the command line `argv` (default: that of the process)."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    return cli.guarded("histojax plan", lambda: _main(argv))
+    return cli.run("histojax plan", HELP, argv, _main)
 
 
 def _main(argv: list[str]) -> int:
-    if not argv or {"--help", "-h", "-help", "help"} & set(argv):
-        print(HELP, file=sys.stdout if argv else sys.stderr)
-        return 0 if argv else cli.BAD_INPUT
     changes, words = config_flags.split_leaves(argv)
     values = _arguments(words)
     if not values.config:

@@ -44,14 +44,10 @@ exit codes:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code of the command line `argv` (default: that of the process)."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    return cli.guarded(COMMAND, lambda: _main(argv))
+    return cli.run(COMMAND, HELP, argv, _main, without_words=True)
 
 
 def _main(argv: Sequence[str]) -> int:
-    if {"--help", "-h", "-help", "help"} & set(argv):
-        print(HELP)
-        return 0
     parser = cli.Arguments()
     parser.add_argument("slides", nargs="+", metavar="SLIDES")
     parser.add_argument("--mpp")

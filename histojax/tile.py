@@ -65,14 +65,10 @@ exit codes:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code of the command line `argv` (default: that of the process)."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    return cli.guarded("histojax tile", lambda: _main(argv))
+    return cli.run("histojax tile", HELP, argv, _main)
 
 
 def _main(argv: Sequence[str]) -> int:
-    if not argv or {"--help", "-h", "-help", "help"} & set(argv):
-        print(HELP)
-        return 0 if argv else 2
     arguments = _parse(argv)
     settings, shard = tile_settings(arguments), cli.shard(arguments.shard)
     from histojax.data.cut_slide import Cut

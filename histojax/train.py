@@ -63,13 +63,10 @@ def main(argv: Sequence[str], as_program: bool = False) -> int:
 
     Ctrl-C and SIGTERM mean "save and leave" only `as_program`; called from a notebook they stay what they were.
     """
-    return cli.guarded("histojax train", lambda: _main(list(argv), as_program))
+    return cli.run("histojax train", HELP, argv, lambda words: _main(words, as_program))
 
 
 def _main(argv: list[str], as_program: bool) -> int:
-    if not argv or {"--help", "-h", "-help", "help"} & set(argv):
-        print(HELP, file=sys.stdout if argv else sys.stderr)
-        return 0 if argv else cli.BAD_INPUT
     try:
         asked = _asked(argv)
     except UserError as error:

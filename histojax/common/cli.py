@@ -7,12 +7,33 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
 
 from histojax.common.errors import UserError
 
 BAD_INPUT, STOPPED = 2, 3  # exit codes: the user's input; the monitor's verdict
+
+
+HELP_WORDS = {"--help", "-h", "-help", "help"}
+
+
+def run(
+    command: str,
+    page: str,
+    argv: Sequence[str] | None,
+    work: Callable[[list[str]], int],
+    without_words: bool = False,
+) -> int:
+    """The exit code of a command line (None: that of the process): its page where help is asked for, else `work`.
+
+    A line without any word is no input for most commands: the page goes to stderr. `without_words` runs them.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if HELP_WORDS & set(words) or not (words or without_words):
+        print(page, file=sys.stdout if words else sys.stderr)
+        return 0 if words else BAD_INPUT
+    return guarded(command, lambda: work(words))
 
 
 def guarded(command: str, work: Callable[[], int]) -> int:

@@ -71,14 +71,10 @@ HASHES = "hashes"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code of the command line `argv` (default: that of the process)."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    return cli.guarded("histojax evaluate patch", lambda: _main(argv))
+    return cli.run("histojax evaluate patch", HELP, argv, _main)
 
 
 def _main(argv: Sequence[str]) -> int:
-    if not argv or {"--help", "-h", "-help", "help"} & set(argv):
-        print(HELP)
-        return 0 if argv else cli.BAD_INPUT
     values = _parse(argv)
     settings = _settings(values)
     out = expanded(values.out)

@@ -94,14 +94,10 @@ TEXTS = ("clini", "slides", "target", "event", "out", "name", "patient_column", 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code of the command line `argv` (default: that of the process)."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    return cli.guarded(COMMAND, lambda: _main(argv))
+    return cli.run(COMMAND, HELP, argv, _main)
 
 
 def _main(argv: Sequence[str]) -> int:
-    if not argv or {"--help", "-h", "-help", "help"} & set(argv):
-        print(HELP)
-        return 0 if argv else cli.BAD_INPUT
     values = _parse(argv)
     return _apply(values) if values.apply else _evaluate(values, argv)
 
