@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import logging
 import math
 import shutil
 import sys
@@ -26,10 +25,10 @@ from histojax.parallel.backend import is_out_of_memory
 from histojax.ssl.state import TrainState
 from histojax.zoo.run_checkpoints import (
     alone,
-    ignore_closed_loops,
+    ignore_orbax_s,
     last_words,
     newest_step,
-    not_from_orbax,
+    quiet_orbax,
     reader,
     reading,
     step_folders,
@@ -68,7 +67,7 @@ class Checkpoints:
         self._main = together.main
         self._discarded = self.folder / DISCARDED
         self._kept = _NewestAndBest(keep)
-        logging.getLogger("absl").addFilter(not_from_orbax)
+        quiet_orbax()
         if self._main:
             _remove_unfinished(self.folder)
             _move_aside(self.folder)
@@ -166,7 +165,7 @@ class Checkpoints:
         except (OSError, ValueError, RuntimeError) as error:
             if self._main:
                 _remove_unfinished(self.folder)
-            sys.unraisablehook = ignore_closed_loops
+            sys.unraisablehook = ignore_orbax_s
             step = self.latest()
             kept = "no earlier checkpoint exists" if step is None else f"the one of step {step} is whole"
             raise UserError(

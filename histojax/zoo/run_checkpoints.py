@@ -7,6 +7,7 @@ import functools
 import logging
 import re
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def notes_of(folder: Path, step: int) -> dict[str, Any]:
 @contextlib.contextmanager
 def reading(path: Path, advice: str) -> Iterator[None]:
     """Makes what goes wrong within the block a UserError about the checkpoint `path`."""
-    hook, sys.unraisablehook = sys.unraisablehook, ignore_closed_loops
+    hook, sys.unraisablehook = sys.unraisablehook, ignore_orbax_s
     try:
         yield
     except (ValueError, KeyError, OSError) as error:  # the hook stays: the threads may complain until the end
@@ -97,7 +98,7 @@ def step_folders(folder: Path) -> dict[int, bool]:
 @contextlib.contextmanager
 def reader(folder: Path, state: ocp.CheckpointHandler | None = None) -> Iterator[ocp.CheckpointManager]:
     """An Orbax manager that only looks: a run may be writing to the folder meanwhile. `state` reads the arrays."""
-    logging.getLogger("absl").addFilter(not_from_orbax)
+    quiet_orbax()
     manager = ocp.CheckpointManager(
         Path(folder).resolve(),
         item_handlers={
@@ -123,7 +124,7 @@ def alone() -> ocp.options.MultiprocessingOptions:
 
 
 def _is_whole(manager: ocp.CheckpointManager, step: int) -> bool:
-    hook, sys.unraisablehook = sys.unraisablehook, ignore_closed_loops
+    hook, sys.unraisablehook = sys.unraisablehook, ignore_orbax_s
     try:
         found = manager.item_metadata(step)
         whole = "notes" in found and found.get("state") is not None
@@ -133,15 +134,27 @@ def _is_whole(manager: ocp.CheckpointManager, step: int) -> bool:
     return whole
 
 
+def quiet_orbax() -> None:
+    """Keeps what Orbax says beside its exceptions out of the logs, from here on."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(not_from_orbax)
+
+
 def not_from_orbax(record: logging.LogRecord) -> bool:
-    """Orbax logs a failure with its trace and raises it as well: saying it once is enough."""
-    return "orbax" not in record.pathname
+    """Orbax logs a failure with its trace and raises it as well, and its reads that nobody waits for any more are
+    logged once they are collected: saying it once is enough."""
+    return "orbax" not in record.pathname and not (record.exc_info and _is_orbax_s(record.exc_info[2]))
 
 
-def ignore_closed_loops(found: Any) -> None:
-    """After a failure Orbax's own threads complain to the event loop that they lost; nothing to act on."""
-    if "Event loop is closed" not in str(found.exc_value):
+def ignore_orbax_s(found: Any) -> None:
+    """After a failure Orbax's own threads complain, of reads given up and the event loop that they lost; nothing to
+    act on."""
+    if "Event loop is closed" not in str(found.exc_value) and not _is_orbax_s(found.exc_traceback):
         sys.__unraisablehook__(found)
+
+
+def _is_orbax_s(trace: Any) -> bool:
+    return any("orbax" in frame.f_code.co_filename for frame, _ in traceback.walk_tb(trace))
 
 
 def last_words(error: BaseException) -> str:
