@@ -103,7 +103,7 @@ def cudnn_fault(width: int) -> str | None:
 
 @jax.custom_vjp
 def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x @ kernel of 16-bit factors, rounded to them. CPUs multiply those as such only into float32, twice as fast."""
+    """x @ kernel of 16-bit factors, rounded to them. CPUs multiply those as such only into float32."""
 
     def wide(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return jnp.matmul(x, kernel, preferred_element_type=jnp.float32).astype(x.dtype)

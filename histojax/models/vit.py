@@ -217,47 +217,35 @@ class ViT(nnx.Module):
         for graph, stacked in stacks:
             count = len(jax.tree.leaves(stacked)[0])
             own = None if keys is None else keys[start : start + count]
+
+            def run(x: jax.Array, params: Any, rate: float, key: jax.Array | None, graph: Any = graph) -> jax.Array:
+                return nnx.merge(graph, gather(params))(x, rate, key, shards)
+
             if own is None or c.drop_path_uniform:
-                x = self._scan(x, graph, stacked, own, shards, gather)
+                x = self._scan(x, run, stacked, own)
             else:
-                x = self._unrolled(x, graph, stacked, own, shards, start, gather)
+                x = self._unrolled(x, run, stacked, own, start)
             start += count
         return x
 
-    def _scan(
-        self,
-        x: jax.Array,
-        graph: nnx.GraphDef,
-        stacked: Any,
-        keys: jax.Array | None,
-        shards: int,
-        gather: Callable[[Any], Any],
-    ) -> jax.Array:
+    def _scan(self, x: jax.Array, run: Callable[..., jax.Array], stacked: Any, keys: jax.Array | None) -> jax.Array:
         c = self.config
 
         def body(x, layer):
             params, layer_key = layer
-            return nnx.merge(graph, gather(params))(x, c.drop_path, layer_key, shards), None
+            return run(x, params, c.drop_path, layer_key), None
 
         return jax.lax.scan(_remat(body, c), x, (stacked, keys), unroll=c.unroll)[0]
 
     def _unrolled(
-        self,
-        x: jax.Array,
-        graph: nnx.GraphDef,
-        stacked: Any,
-        keys: jax.Array,
-        shards: int,
-        start: int,
-        gather: Callable[[Any], Any],
+        self, x: jax.Array, run: Callable[..., jax.Array], stacked: Any, keys: jax.Array, start: int
     ) -> jax.Array:
         """Rates that differ by block keep different numbers of rows, which a scan cannot express."""
         c = self.config
         for i, layer_key in enumerate(keys):
             rate = c.drop_path * (start + i) / max(c.depth - 1, 1)
             params = jax.tree.map(lambda p: p[i], stacked)  # noqa: B023
-            body = _remat(lambda x, p, k: nnx.merge(graph, gather(p))(x, rate, k, shards), c)  # noqa: B023
-            x = body(x, params, layer_key)
+            x = _remat(lambda x, p, k: run(x, p, rate, k), c)(x, params, layer_key)  # noqa: B023
         return x
 
 

@@ -8,6 +8,7 @@ another folder (a bucket, too), which we then leave alone.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import platform
@@ -25,6 +26,7 @@ from histojax.common.files import advice, cache_folder, reason
 LIMIT = 4 << 30  # bytes of all kept programs; the ones that were not used for longest go first
 SHORTEST_SECONDS = 0.3  # what compiles faster is not kept: reading is not much faster
 SWITCH = "JAX_ENABLE_COMPILATION_CACHE"
+ADVICE = f"; set HISTOJAX_CACHE to a folder of yours, or {SWITCH}=false to do without"
 _SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 _CHECKED = ".checked"  # its time: entries older than it are whole
 _reads: list[str] = []  # events of programs that were read
@@ -37,8 +39,7 @@ def keep_compiled() -> None:
     Nothing changes where the user chose a folder or switched the cache off. A folder that cannot be used is said in
     one line on stderr, once, and everything is compiled as without. To be called when jax has its devices.
     """
-    if not _reads_counted():
-        jax.monitoring.register_event_listener(_count)
+    _count_reads()
     settings = jax.config.values
     if settings["jax_compilation_cache_dir"] is not None or not settings["jax_enable_compilation_cache"]:
         return
@@ -59,23 +60,20 @@ def keep_compiled() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", SHORTEST_SECONDS)
 
 
-ADVICE = f"; set HISTOJAX_CACHE to a folder of yours, or {SWITCH}=false to do without"
-
-
 def programs_read() -> int:
     """How many programs this process read instead of compiling them."""
     return len(_reads)
 
 
-def _count(event: str, **_: object) -> None:
-    if event == "/jax/compilation_cache/cache_hits":
-        _reads.append(event)
+@functools.cache
+def _count_reads() -> None:
+    """Begins to count them, once."""
 
+    def count(event: str, **_: object) -> None:
+        if event == "/jax/compilation_cache/cache_hits":
+            _reads.append(event)
 
-def _reads_counted() -> bool:
-    counted = "listening" in _said
-    _said.add("listening")
-    return counted
+    jax.monitoring.register_event_listener(count)
 
 
 def _kind() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, PartitionSpec
 
 AXES = ("data", "fsdp")
 BATCH = PartitionSpec(AXES)  # the leading axis of a batch: over all devices, whatever they share
@@ -26,8 +26,3 @@ def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mes
     if fsdp < 1 or count % fsdp:
         raise ValueError(f"{fsdp} devices cannot share a copy of the state evenly among {count} devices")
     return jax.make_mesh((count // fsdp, fsdp), AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
-
-
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Arrays whose leading axis is split over all devices of the mesh."""
-    return NamedSharding(mesh, BATCH)

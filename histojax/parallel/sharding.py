@@ -17,16 +17,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from histojax.parallel.mesh import BATCH, WHOLE
 
 Tree = Any
-Path = tuple[str, ...]
 SMALLEST = 2**13  # numbers of an array (of one block's, if it is stacked) from which on it is worth a split
 
-# pattern in the path: axes that may be split, counted from the front, or "largest": the largest one that divides
-RULES: tuple[tuple[str, tuple[int, ...] | str], ...] = (
+# pattern in the path: axes that may be split, of which the largest one that divides is; None: any. The axis on which
+# blocks are stacked is none of them, see `state`
+RULES: tuple[tuple[str, tuple[int, ...] | None], ...] = (
     (r"(^|/)centres/", ()),  # read whole in every step, and small
     (r"(^|/)last_layer/", (0,)),  # prototypes over their number K: a device has whole prototypes
-    (r"(^|/)mlp[_0-9]*/", "largest"),
-    (r"(^|/)(first_)?blocks/", "largest"),  # never the axis on which the blocks are stacked, see `axis`
-    (r"", "largest"),
+    (r"", None),
 )
 STACKED = re.compile(r"(^|/)(first_)?blocks/")
 
@@ -105,8 +103,7 @@ def axis(name: str, shape: tuple[int, ...], parts: int) -> int | None:
     if parts == 1 or np.prod(shape) < SMALLEST:
         return None
     allowed = next(where for pattern, where in RULES if re.search(pattern, name))
-    axes = range(len(shape)) if allowed == "largest" else [int(i) for i in allowed if int(i) < len(shape)]
-    divisible = [i for i in axes if shape[i] % parts == 0]
+    divisible = [i for i in range(len(shape)) if shape[i] % parts == 0 and (allowed is None or i in allowed)]
     return max(divisible, key=lambda i: shape[i], default=None)
 
 

@@ -120,7 +120,7 @@ def gaussian_blur(image: jax.Array, sigma: jax.Array) -> jax.Array:
 @gaussian_blur.def_vmap
 def _blur_many(count: int, batched: list[bool], image: jax.Array, sigma: jax.Array) -> tuple[jax.Array, bool]:
     """The planes of all images lie on one axis: XLA:GPU tries tile sizes for every axis of what it fuses, and a
-    sum of nine shifted pictures with five axes keeps it busy for half a minute."""
+    sum of nine shifted pictures with five axes has many."""
     image = image if batched[0] else jnp.broadcast_to(image, (count, *image.shape))
     sigma = sigma if batched[1] else jnp.broadcast_to(sigma, (count,))
     planes = image.reshape(-1, *image.shape[2:])

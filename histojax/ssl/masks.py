@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 TRIES = 10  # for each block
-# For a mask in all. On a grid of 16 x 16 half of the masks need 7, one in ten thousand 29, on 37 x 37 (518 / 14) 11
-# and 38: each further 5 are needed by a tenth. A GPU runs a number known in advance without asking the host
+# For a mask in all, far more than one needs: counts, shortfall and places stay those of the search without this limit
+# (tests/ssl/test_masks.py). A GPU runs a number known in advance without asking the host
 DRAWS = 64
 MIN_AREA = 4.0  # patches of a block
 ASPECT = 0.3  # blocks are between 0.3 and 1 / 0.3 times as high as wide

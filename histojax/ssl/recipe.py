@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 
 from histojax.models.lora import declare_pairs, has_pairs
 from histojax.models.parts import FIRST
@@ -70,6 +71,10 @@ class Recipe:
     def modules(self) -> tuple[str, ...]:
         """Names of the submodules of student and teacher."""
         return ("backbone", "dino_head", "ibot_head") if self.ibot_head else ("backbone", "dino_head")
+
+    def over(self, mesh: Mesh | None) -> Recipe:
+        """The recipe for steps over the devices of a mesh; None or one of a single device: for one device."""
+        return dataclasses.replace(self, layout=None if mesh is None or mesh.size == 1 else Layout(mesh))
 
     def init(self, key: jax.Array) -> Tree:
         """Random parameters {"backbone": ..., "dino_head": ..., ["ibot_head": ...]}, the reference's distributions."""

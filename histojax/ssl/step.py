@@ -19,7 +19,6 @@ from jax.sharding import Mesh
 from histojax.models.parts import merge
 from histojax.parallel.compiler import compiler_options, needed_options
 from histojax.parallel.mesh import AXES, BATCH
-from histojax.parallel.sharding import Layout
 from histojax.ssl import health, precision
 from histojax.ssl.accumulate import Parts, through_tokens
 from histojax.ssl.augment import multi_crop, normalize, resize
@@ -71,8 +70,8 @@ def make_step(recipe: Recipe, mesh: Mesh | None = None) -> Any:
     Schedules.at. Metrics are float32 scalars. Over a mesh of parallel.mesh, images are split over all devices, and
     the state lies on them as parallel.sharding says.
     """
-    layout = None if mesh is None or mesh.size == 1 else Layout(mesh)
-    recipe = dataclasses.replace(recipe, layout=layout)
+    recipe = recipe.over(mesh)
+    layout = recipe.layout
 
     def step(state: TrainState, images: jax.Array, key: jax.Array, schedule: dict) -> tuple[TrainState, Metrics]:
         crop_key, mask_key, drop_key = step_keys(key, state.step)
@@ -251,8 +250,8 @@ def make_features(recipe: Recipe, mesh: Mesh | None = None) -> Callable:
 
     Tiles of another size than `features_px` are resized on the device, bicubic with antialiasing.
     """
-    layout = None if mesh is None or mesh.size == 1 else Layout(mesh)
-    recipe = dataclasses.replace(recipe, layout=layout)
+    recipe = recipe.over(mesh)
+    layout = recipe.layout
 
     def features(backbone: Tree, images: jax.Array) -> jax.Array:
         with precision.of_step(recipe.vit.dtype, recipe.platform):

@@ -34,7 +34,6 @@ from histojax.evaluation.evaluators import chooser, evaluators
 from histojax.parallel.agreement import Together
 from histojax.parallel.compile_cache import programs_read
 from histojax.parallel.host_values import place_whole
-from histojax.parallel.mesh import batch_sharding
 from histojax.parallel.sharding import Layout
 from histojax.runs.folder import RunFolder
 from histojax.runs.metrics import MetricWriter
@@ -113,8 +112,9 @@ class Loop:
         self.together = together or Together()
         self.main = self.together.main
         self.asked = 0  # the signal that came to any of several processes
-        self.split = None if mesh is None else batch_sharding(mesh)
-        self.whole = None if mesh is None else Layout(mesh).whole
+        self.layout = None if mesh is None else Layout(mesh)
+        self.split = self.layout.batch if self.layout else None
+        self.whole = self.layout.whole if self.layout else None
         self.last = last_step(config)
         self.schedules = schedules_of(config)
         self.evaluators = evaluators(config.eval.k)
@@ -142,7 +142,7 @@ class Loop:
         self.key = jax.random.wrap_key_data(place_whole(jax.random.key_data(root), self.whole))
         self.checkpoints = Checkpoints(self.workdir / "checkpoints", c.checkpoint.keep, self.together)
         resumed = self.start.step
-        split = None if self.mesh is None else Layout(self.mesh).state
+        split = self.layout.state if self.layout else None
         if resumed is None:
             self.state = first_state(self.recipe, self.start, jax.random.fold_in(root, 2**31 - 1), split)
         else:

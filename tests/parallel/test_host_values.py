@@ -5,11 +5,12 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from histojax.parallel.host_values import place_rows, place_whole, rows_here
-from histojax.parallel.mesh import WHOLE, batch_sharding, make_mesh
+from histojax.parallel.mesh import WHOLE, make_mesh
+from histojax.parallel.sharding import Layout
 
 
 def test_rows_are_those_of_the_whole_array():
-    sharding = batch_sharding(make_mesh(2))
+    sharding = Layout(make_mesh(2)).batch
     assert rows_here(sharding, 16) == list(range(16))
     assert rows_here(None, 3) == [0, 1, 2]
     rows = np.arange(48).reshape(16, 3)

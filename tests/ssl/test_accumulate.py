@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny_recipe import spread_state, tiny_images, tiny_recipe
 
-from histojax.parallel.mesh import batch_sharding, make_mesh
+from histojax.parallel.mesh import make_mesh
 from histojax.parallel.sharding import Layout
 from histojax.ssl import step as steps
 from histojax.ssl.accumulate import Parts
@@ -59,7 +59,7 @@ def test_parts_one_after_the_other_are_the_batch():
 def test_parts_over_devices_that_share_the_state_are_the_batch():
     layout = Layout(make_mesh(4))
     recipe = dataclasses.replace(tiny_recipe(accumulate=2), layout=layout)
-    crops = jax.device_put((views().global_crops, views().local_crops), batch_sharding(layout.mesh))
+    crops = jax.device_put((views().global_crops, views().local_crops), layout.batch)
     spread = steps.Views(*crops, jax.device_put(views().masks, layout.whole))
     state = spread_state(recipe)
     check_same(gradient(recipe, jax.device_put(state, layout.state(state)), spread))

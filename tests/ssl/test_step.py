@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from safetensors.numpy import save_file
 from tiny_recipe import spread_state, start_state, tiny_config, tiny_images, tiny_recipe
 
-from histojax.parallel.mesh import batch_sharding, make_mesh
+from histojax.parallel.mesh import make_mesh
 from histojax.parallel.sharding import Layout
 from histojax.ssl import step as steps
 from histojax.ssl.state import TrainState
@@ -213,7 +213,7 @@ def two_steps(devices, fsdp):
     images = [tiny_images(i, n=16) for i in range(2)]
     if mesh:
         state = jax.device_put(state, Layout(mesh).state(state))
-        images = jax.device_put(images, batch_sharding(mesh))
+        images = jax.device_put(images, Layout(mesh).batch)
     compiled = step.lower(state, images[0], KEY, schedule()).compile(SAME_ROUNDING)
     for batch in images:
         state, metrics = compiled(state, batch, KEY, schedule())
@@ -276,7 +276,7 @@ def test_the_gradient_over_eight_devices_is_that_of_one():
     recipe, views = tiny_recipe(), views_of()
     state = spread_state(recipe)
     mesh = make_mesh()
-    whole, split = NamedSharding(mesh, PartitionSpec()), batch_sharding(mesh)
+    whole, split = NamedSharding(mesh, PartitionSpec()), Layout(mesh).batch
     crops = jax.device_put((views.global_crops, views.local_crops), split)
     spread = steps.Views(*crops, jax.device_put(views.masks, whole))
     g1, t1 = loss_and_gradient(recipe, state, views)
