@@ -86,6 +86,7 @@ class Together:
         with contextlib.suppress(OSError):
             send(self._line, {"leave": words, "code": code}, self._sending)
         self._told.wait(GRACE_SECONDS)  # until the hub has passed it on: it may go with this process
+        self._outlive_others()
 
     def wait_for_news(self) -> None:
         """Where an operation over all devices failed here, the cause may be that another process is gone: this one
@@ -143,7 +144,12 @@ class Together:
         self._told.set()
         if self._left:  # it failed itself, too, and is about to say why
             time.sleep(GRACE_SECONDS)
+        self._outlive_others()
         self._end(*self._ended)
+
+    def _outlive_others(self) -> None:
+        if self._hub:
+            self._hub.wait_for_others(GRACE_SECONDS)
 
     def _beat(self) -> None:
         """A sign of life now and then."""

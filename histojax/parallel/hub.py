@@ -24,6 +24,7 @@ class Hub:
         self._hosts: dict[int, str] = {}
         self._rounds: dict[int, dict[int, Any]] = {}
         self._gone: set[int] = set()  # said goodbye
+        self._closed: set[int] = set()  # their lines are closed, so they are no more
         self._lock, self._sending = threading.RLock(), threading.Lock()
         self._ended: dict[str, Any] | None = None
         both = socket.has_dualstack_ipv6()
@@ -39,6 +40,15 @@ class Hub:
         while len(self._gone) < self._count and time.monotonic() < deadline:
             time.sleep(0.01)
         self._server.close()
+
+    def wait_for_others(self, seconds: float) -> None:
+        """Returns when all processes but 0, which has jax's service, are no more, or after so many seconds.
+
+        jax aborts a process whose service is gone, in the middle of the words with which it ends.
+        """
+        deadline = time.monotonic() + seconds
+        while set(self._lines) - {0} - self._closed and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -64,6 +74,8 @@ class Hub:
             why = f"gave no sign of life for {SILENCE_SECONDS:.0f} seconds"
         except (OSError, ValueError, KeyError, AttributeError):
             pass
+        if index >= 0:
+            self._closed.add(index)
         if index >= 0 and index not in self._gone:
             self._end(index, why, DIED)
 

@@ -42,12 +42,15 @@ def at_once(calls):
     return found
 
 
-def eventually(condition):
-    for _ in range(500):
-        if condition():
-            return True
+def eventually_within(seconds, condition):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
         time.sleep(0.01)
-    return False
+    return bool(condition())
+
+
+def eventually(condition):
+    return eventually_within(5, condition)
 
 
 def test_every_process_hears_what_all_said_round_by_round():
@@ -68,6 +71,17 @@ def test_a_process_alone_agrees_with_itself():
     one.leave("words", 2)
     one.close()
     assert one.failed is None
+
+
+def test_the_process_with_the_service_ends_last(monkeypatch):
+    """jax aborts the others without it, before they have said why they end."""
+    monkeypatch.setattr(agreement, "GRACE_SECONDS", 5.0)
+    (first, other), ends = gather_of(2)
+    other.leave("a typo", 2)
+    assert not eventually_within(0.3, lambda: ends)
+    other._line.shutdown(socket.SHUT_RDWR)  # as when the process is gone
+    assert eventually(lambda: ends) and ends[0][0] == 0 and "a typo" in ends[0][1]
+    assert first.failed == 2
 
 
 @pytest.mark.parametrize("who", [0, 2])
