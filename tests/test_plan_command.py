@@ -58,7 +58,7 @@ def test_what_does_not_fit_or_only_just_is_said(compiler, capsys):
     code, out, _ = run(capsys, *CONFIG, "--device", "l4,a100-40gb", "--quick", "--utilisation=0.5")
     first, second = map(rows, out.strip().split("\n\n"))
     assert code == 3 and first["fits"].startswith("NO: 30.6 GiB of 22.0 GiB") and "largest" not in first
-    assert second["fits"].startswith("yes, with XLA_PYTHON_CLIENT_MEM_FRACTION=0.92") and compiler == [256, 256]
+    assert second["fits"].startswith("yes: 30.6 GiB of 39.4") and compiler == [256, 256]
 
 
 def test_a_plan_for_programs(compiler, capsys):

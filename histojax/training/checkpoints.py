@@ -10,9 +10,10 @@ import contextlib
 import dataclasses
 import itertools
 import math
+import operator
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,20 +129,35 @@ class Checkpoints:
             then = f"the same command then goes on from step {before}"
         with reading(self.folder / str(step), f"move this folder away: {then}"):
             try:
-                found = self._read(step, abstract, max(map(_bytes_on_a_device, jax.tree.leaves(abstract))))
+                state, notes = self._read(step, abstract, _bytes_on_a_device)
             except ValueError as error:
                 if "more bytes than we reserved" not in str(error):
                     raise
                 # written in other parts than those wanted now: they have to be read as they were written
-                found = self._read(step, abstract, max(x.size * x.dtype.itemsize for x in jax.tree.leaves(abstract)))
-        return TrainState.from_dict(found["state"]), found["notes"]
+                state, notes = self._read(step, abstract, lambda x: x.size * x.dtype.itemsize)
+        return TrainState.from_dict(state), notes
 
-    def _read(self, step: int, abstract: Any, room: int) -> Any:
-        """What a checkpoint holds, with about `room` bytes at a time on their way."""
-        handler = ocp.StandardCheckpointHandler(restore_concurrent_gb=1.1 * room / 1e9, multiprocessing_options=alone())
-        state, notes = ocp.args.StandardRestore(abstract), ocp.args.JsonRestore()
+    def _read(self, step: int, abstract: Any, size: Callable[[Any], int]) -> tuple[Any, dict]:
+        """(state, notes) of a checkpoint; `size` is how many bytes of an array are on their way at a time.
+
+        The large arrays are read first: what a read needs beside its array is then not on top of a whole state.
+        """
+        sizes = jax.tree.map(size, abstract)
+        half = max(jax.tree.leaves(sizes)) / 2
+        large = jax.tree.map(lambda size: size > half, sizes)
+        first, _ = self._read_some(step, _only(abstract, large), max(jax.tree.leaves(sizes)))
+        small = jax.tree.map(operator.not_, large)
+        room = max((size for size in jax.tree.leaves(sizes) if size <= half), default=0)
+        rest, notes = self._read_some(step, _only(abstract, small), room)
+        return jax.tree.map(lambda one, other, large: one if large else other, first, rest, large), notes
+
+    def _read_some(self, step: int, abstract: Any, room: int) -> tuple[Any, dict]:
+        """(the arrays of `abstract`, notes), with about `room` bytes at a time on their way."""
+        handler = ocp.PyTreeCheckpointHandler(restore_concurrent_gb=1.1 * room / 1e9, multiprocessing_options=alone())
+        state = ocp.args.PyTreeRestore(abstract, restore_args=jax.tree.map(_restore_args, abstract))
         with reader(self.folder, handler) as manager:
-            return manager.restore(step, args=ocp.args.Composite(state=state, notes=notes))
+            found = manager.restore(step, args=ocp.args.Composite(state=state, notes=ocp.args.JsonRestore()))
+        return found["state"], found["notes"]
 
     def wait(self) -> None:
         """Returns when the last save is on disk; raises UserError if it failed."""
@@ -171,6 +187,17 @@ class Checkpoints:
             raise UserError(
                 f"{self.folder}: saving a checkpoint failed ({last_words(error)}); {kept}. {_remedy(error)}"
             ) from error
+
+
+def _only(abstract: Any, wanted: Any) -> Any:
+    """The tree with Orbax's word for an array that is not to be read wherever `wanted` is false."""
+    return jax.tree.map(lambda x, wanted: x if wanted else ocp.PLACEHOLDER, abstract, wanted)
+
+
+def _restore_args(x: Any) -> ocp.RestoreArgs:
+    if x is ocp.PLACEHOLDER:
+        return ocp.RestoreArgs()
+    return ocp.ArrayRestoreArgs(sharding=x.sharding, global_shape=x.shape, dtype=x.dtype)
 
 
 def _bytes_on_a_device(x: jax.ShapeDtypeStruct) -> int:

@@ -16,7 +16,7 @@ from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
 from histojax.common.errors import UserError
-from histojax.parallel.backend import is_out_of_memory
+from histojax.parallel.backend import GPU_SHARE, is_out_of_memory
 from histojax.parallel.deviceless import devices_of, lowering, place
 from histojax.parallel.devices import Device
 from histojax.parallel.mesh import AXES, make_mesh
@@ -27,8 +27,6 @@ from histojax.ssl.step import make_step
 from histojax.training.check import batch_faults
 from histojax.training.recipe import recipe_of, schedules_of, sharers
 
-GPU_SHARE = 0.92  # of a GPU's memory: jax can be given so much of it, CUDA itself needs the rest
-JAX_SHARE = 0.75  # what jax takes of a GPU unless it is told otherwise
 COMPILES = 5  # at most, to find the largest batch
 
 

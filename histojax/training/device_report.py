@@ -20,7 +20,6 @@ from histojax.parallel.deviceless import missing
 from histojax.parallel.devices import Device
 from histojax.ssl.flops import Flops, step_flops
 from histojax.training.device_plan import (
-    JAX_SHARE,
     Compiled,
     best_of,
     compile_batch,
@@ -195,8 +194,6 @@ def _verdict(plan: Plan) -> str:
     share = f"{gib(peak)} of {gib(plan.device.memory)} ({100 * peak / plan.device.memory:.0f} %) a device; {how}"
     if not plan.fits:
         return f"NO: {share}. Lower batch_size, set model.remat=block, or share the state with mesh.fsdp"
-    if plan.device.platform == "gpu" and peak > JAX_SHARE * plan.device.memory:
-        return f"yes, with XLA_PYTHON_CLIENT_MEM_FRACTION=0.92 (jax takes 0.75 otherwise): {share}"
     return f"yes: {share}"
 
 

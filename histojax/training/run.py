@@ -56,7 +56,7 @@ def tell_others(error: UserError) -> None:
 def _train(
     together: Together, config: ConfigDict, workdir: Path, offline: bool, plan_only: bool, catch_signals: bool
 ) -> int:
-    start_backend()
+    start_backend(all_memory=not plan_only)
     main = together.main
     with contextlib.ExitStack() as stack:
         stop = Stop()

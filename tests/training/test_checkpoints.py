@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 
 from histojax.common.errors import UserError
@@ -63,6 +64,39 @@ def test_parts_of_a_state_come_back_in_other_parts(folder, saved, wanted):
     kernel = found.networks["student"]["backbone"]["kernel"]
     assert kernel.sharding == like.networks["student"]["backbone"]["kernel"].sharding
     assert kernel.addressable_shards[0].data.size == kernel.size // wanted
+
+
+@pytest.mark.parametrize("change", ["larger", "gone", "more"])
+def test_a_state_of_another_shape_is_refused(folder, change):
+    first = Checkpoints(folder)
+    first.save(state(3), {})
+    first.close()
+    like = state(0, size=320 if change == "larger" else 300)
+    backbone = like.networks["student"]["backbone"]
+    if change == "gone":
+        backbone.pop("kernel")
+    if change == "more":
+        backbone["other"] = backbone["kernel"]
+    with pytest.raises(UserError, match="damaged"):
+        Checkpoints(folder).restore(like)
+
+
+def test_large_arrays_are_read_before_small_ones(folder, monkeypatch):
+    first, read = Checkpoints(folder), []
+    first.save(state(3, size=300), {})
+    first.close()
+    checkpoints = Checkpoints(folder)
+    plain = checkpoints._read_some
+
+    def watched(step, abstract, room):
+        read.append([x.size for x in jax.tree.leaves(abstract) if x is not ocp.PLACEHOLDER])
+        return plain(step, abstract, room)
+
+    monkeypatch.setattr(checkpoints, "_read_some", watched)
+    found, _ = checkpoints.restore(state(0, size=300))
+    assert same(found.as_dict(), state(3, size=300).as_dict())
+    large, small = read
+    assert small and max(small) <= max(large) / 2 < min(large)
 
 
 def test_saving_survives_the_donation_of_the_state_to_the_next_step(folder):
