@@ -54,7 +54,8 @@ def _model() -> ConfigDict:
             weights_key="auto",  # in a file with several networks: teacher, student or a prefix; auto: the teacher
             continue_from="",  # go on with a training: its files (teacher, student, heads; commas), or their folder
             position_load="paper",  # resampling of the stored grid at load: paper, offset or antialias
-            interpolation="auto",  # for local crops: offset without registers, antialias with them
+            grid_px=0,  # input side whose position grid is trained, as eval.image_px; 0: that of the global crops
+            interpolation="auto",  # of it for crops of other sizes: offset without registers, antialias with them
             layerscale=1.0,  # initial value of a random start; a weights file brings its own
             drop_path=0.0,  # stochastic depth; the paper's configuration says 0.4, its code used 0
             drop_path_uniform=True,  # the same rate in all blocks; False: growing from 0 with depth

@@ -34,7 +34,8 @@ size than its own. The grid is therefore stored at the size that features are wa
 
 flags:
   --out DIR            folder to write; an older export in it is replaced once the new one is whole
-  --image PX           input size to store the grid for (default: the encoder's own; of a run or file: as it is)
+  --image PX           input size to store the grid for (default: the encoder's own; of a run that of its evaluations,
+                       eval.image_px; of a file: as it is)
   --positions WHOSE    how to get there: as meta, hf, timm or paper does, or exact, offset, antialias,
                        antialias-offset (default: as the model's library)
   --which NAME         teacher (default) or student of a run or of a file that has both; or the key or prefix of the
@@ -140,10 +141,10 @@ def _fit_grid(weights: Any, image: int | None, mode: str | None) -> str:
         if image is not None or mode is not None:
             raise UserError("--image and --positions are for ViTs: this network's positions are not resampled")
         return ""
-    from histojax.weights.card import resampled
     from histojax.weights.library_configs import architecture
     from histojax.weights.pos_embed import mode_of
-    from histojax.weights.vit_tree import grid_of, regrid
+    from histojax.weights.reading_size import fit_to_input
+    from histojax.weights.vit_tree import grid_of
 
     old, patch = grid_of(weights.tree), architecture(weights.tree, weights.heads).patch
     wanted = image or weights.image or old * patch
@@ -154,10 +155,8 @@ def _fit_grid(weights: Any, image: int | None, mode: str | None) -> str:
         weights.rule = dataclasses.replace(weights.rule, size=size, crop=weights.rule.crop and image)
     if wanted // patch == old:
         return str(weights.grid)
-    registers = "register_tokens" in weights.tree
-    mode = mode_of(mode or weights.mode or "meta", registers)
-    weights.tree = regrid(weights.tree, wanted // patch, mode)
-    how = resampled(old, wanted // patch, mode)
+    mode = mode_of(mode or weights.mode or "meta", "register_tokens" in weights.tree)
+    weights.tree, how = fit_to_input(weights.tree, wanted // patch, mode, weights.grid)
     weights.notes.append(f"position grid {how}")
     return how
 

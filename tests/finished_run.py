@@ -15,9 +15,8 @@ from histojax.runs.folder import RunFolder
 from histojax.ssl.trainable import whole
 from histojax.training.checkpoints import Checkpoints
 from histojax.training.recipe import recipe_of
-from histojax.training.results import training_tensors
+from histojax.training.results import training_tensors, write_layouts
 from histojax.weights.licence import CARD, as_rows, chain_of_card
-from histojax.weights.write import write_weights
 
 UNI = {"name": "uni", "file": "uni.bin", "sha256": "ab" * 32, "licence": "CC-BY-NC-ND-4.0"}
 
@@ -34,13 +33,16 @@ def make_run(
     export: bool = True,
     change: Callable = lambda leaf: leaf,
     train: str = "all",
+    **leaves,
 ) -> tuple[Path, object]:
     """(folder, train state on the host) of a run with one checkpoint, of step 0, and an export after 9 steps.
 
-    `change` is applied to every random leaf of the state that is of floating point; `train` says what is trained.
+    `change` is applied to every random leaf of the state that is of floating point; `train` says what is trained;
+    `leaves` of the configuration have "__" for their dots.
     """
     config = tiny_config()
-    config.model.train = train
+    config.model.train, config.export.layouts = train, tuple(layouts)
+    config.update_from_flattened_dict({name.replace("__", "."): value for name, value in leaves.items()})
     with RunFolder(folder) as opened:
         opened.bind(config.to_dict())
     recipe = recipe_of(config)
@@ -58,17 +60,16 @@ def make_run(
     checkpoints.close()
     state = jax.device_get(state)
     if export:
-        _export(folder / "export", state, config, sources, layouts)
+        _export(folder / "export", state, config, sources)
     return folder, state
 
 
-def _export(folder: Path, state, config, sources: Sequence[dict], layouts: Sequence[str]) -> None:
+def _export(folder: Path, state, config, sources: Sequence[dict]) -> None:
     """What training.results.export writes."""
     facts = {"name": "tiny_vit_micro", "starting_weights": list(sources) or "random", "steps": 9}
     facts["recipe"] = config.to_dict()
     teacher = whole(state.parameters("teacher"))
-    for layout in layouts:
-        write_weights(folder / layout, teacher["backbone"], layout, facts, heads=2, positions="as trained")
+    write_layouts(folder, teacher["backbone"], facts, heads=2)
     files = []
     for side in ("teacher", "student"):
         files.append({"file": f"{side}_checkpoint.safetensors"})

@@ -41,7 +41,7 @@ _WHOLE = {
     "head.bottleneck head.hidden head.layers ibot_head.prototypes ibot_head.bottleneck ibot_head.hidden "
     "ibot_head.layers loss.token_chunk data.tile_px eval.every eval.max_tiles eval.image_px eval.batch_size eval.k "
     "checkpoint.every checkpoint.keep log.every",
-    Range(): "seed model.registers crops.local_crops teacher.temp_warmup_epochs optim.warmup_epochs "
+    Range(): "seed model.registers model.grid_px crops.local_crops teacher.temp_warmup_epochs optim.warmup_epochs "
     "optim.freeze_last_layer_epochs optim.freeze_backbone_steps data.workers eval.split_seed "
     "monitor.grace_steps mesh.batch_shards mesh.fsdp_devices",
 }
@@ -153,8 +153,9 @@ def _together(c: ConfigDict) -> Iterator[str]:
         if px % m.patch:
             low = max(px // m.patch, 1) * m.patch
             yield f"crops.{name}={px} is not a multiple of model.patch={m.patch} (try {low} or {low + m.patch})"
-    if c.eval.image_px % m.patch:
-        yield f"eval.image_px={c.eval.image_px} is not a multiple of model.patch={m.patch}"
+    for name, px in (("eval.image_px", c.eval.image_px), ("model.grid_px", m.grid_px)):
+        if px % m.patch:
+            yield f"{name}={px} is not a multiple of model.patch={m.patch}"
     if m.attention == "cudnn" and c.compute_dtype == "float32":
         yield "model.attention=cudnn needs compute_dtype=bfloat16 (or auto, on a GPU)"
     try:

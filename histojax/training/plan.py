@@ -19,6 +19,7 @@ from histojax.ssl.recipe import Recipe
 from histojax.ssl.state import parameter_count
 from histojax.training.start import Start, parameter_shapes
 from histojax.weights.licence import chain_of_card
+from histojax.weights.reading_size import enlarged
 
 Tree = Any
 
@@ -42,6 +43,7 @@ def plan(config: ConfigDict, recipe: Recipe, source: Any, tiles: online.EvalTile
         "tiles": f"{config.data.train}: {len(source)} tiles, {_classes(source)}{groups}",
         "found": source.facts.found,
         "crops": f"2 x {c.global_px} px + {c.local_crops} x {c.local_px} px from {config.data.tile_px} px",
+        "positions": _positions(config, recipe),
         "steps": f"{steps} of {config.batch_size} images ({passes:.1f} passes), schedules over "
         f"{config.epochs * config.epoch_steps}",
         "device": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), "
@@ -61,6 +63,16 @@ def _attention(recipe: Recipe) -> str:
         return ""
     fault = cudnn_fault(v.dim // v.heads) if v.attention == "xla" and v.dtype == jnp.bfloat16 else None
     return f"attention by {v.attention}{f' (cuDNN: {fault})' if fault else ''}, "
+
+
+def _positions(config: ConfigDict, recipe: Recipe) -> str:
+    """Which position grid there is, where crops or evaluations take it at another size; "" where neither does."""
+    v, crop, read = recipe.vit, config.crops.global_px, config.eval.image_px
+    if crop == read == v.image:
+        return ""
+    words = [f"grid {v.grid} x {v.grid}, of {v.image} px; crops take it at {crop} px, evaluations at {read} px"]
+    words += [] if recipe.train == ALL else [f"model.train={config.model.train} leaves it alone"]
+    return "; ".join(filter(None, [*words, enlarged(v.grid, read // v.patch, v.patch)]))
 
 
 def parts_in_words(tiles: online.EvalTiles) -> str:

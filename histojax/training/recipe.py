@@ -89,7 +89,12 @@ def attention_for(asked: str, width: int, dtype: Any, platform: str) -> str:
 
 
 def backbone_config(config: ConfigDict, dtype: Any = jnp.float32, platform: str = "cpu") -> ViTConfig:
-    """The ViT of a configuration; its position grid is that of the global crops."""
+    """The ViT of a configuration.
+
+    Its position grid is that of the global crops, or the one that model.grid_px names, which each crop size then takes
+    resampled within the step, as DINOv2 takes its grid of 518 px: training and read-out share one table. At 112 px
+    every entry of a grid for 224 px is moved; of one for 518 px 32 of 37 rows are, and 16 of 37 at 56 px.
+    """
     m = config.model
     dim, _, heads, _ = SIZES[m.size]
     changes = {} if m.ffn == "auto" else {"ffn": m.ffn}
@@ -97,7 +102,7 @@ def backbone_config(config: ConfigDict, dtype: Any = jnp.float32, platform: str 
     return vit_config(
         m.size,
         patch=m.patch,
-        image=config.crops.global_px,
+        image=m.grid_px or config.crops.global_px,
         registers=m.registers,
         layerscale=m.layerscale,
         interpolation=interpolation,

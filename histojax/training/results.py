@@ -21,9 +21,11 @@ from histojax.runs.metrics import METRICS
 from histojax.training.panels import panels
 from histojax.weights.layouts.dinov2 import META, write_head
 from histojax.weights.licence import CARD, as_rows, chain_of_card
+from histojax.weights.reading_size import fit_to_input
 from histojax.weights.safetensors_file import write_safetensors
 from histojax.weights.write import write_weights
 from histojax.zoo.run_checkpoints import network_of
+from histojax.zoo.run_weights import reading_of
 
 if TYPE_CHECKING:
     from histojax.training.loop import Loop
@@ -67,6 +69,8 @@ def export(loop: Loop, folder: Path) -> list[Path]:
     """The weight files written below `folder`: the teacher in each layout of export.layouts, and teacher and student
     with their heads, from which a training can be continued (model.continue_from). Each folder has a card.
 
+    The layouts are for reading: their position grid is that of eval.image_px. The others have the grid as trained.
+
     One process does it, from the checkpoint of the step, one network after the other: nothing is gathered from devices.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -74,9 +78,7 @@ def export(loop: Loop, folder: Path) -> list[Path]:
     for side in ("teacher", "student"):
         tree = _network(loop, side)
         if side == "teacher":
-            how: dict[str, Any] = {"heads": loop.recipe.vit.heads, "positions": "as trained"}
-            layouts = loop.config.export.layouts
-            files += [write_weights(folder / name, tree["backbone"], name, facts, **how) for name in layouts]
+            files += write_layouts(folder, tree["backbone"], facts, loop.recipe.vit.heads)
         path = folder / f"{side}_checkpoint.safetensors"
         with replacing(path) as temporary:
             write_safetensors(temporary, training_tensors(side, tree), {"format": "pt"})
@@ -86,6 +88,16 @@ def export(loop: Loop, folder: Path) -> list[Path]:
     known = {**facts, "weights": states, "licences": as_rows(chain_of_card(facts))}
     write_atomic(folder / CARD, json.dumps(known, indent=2, default=str) + "\n")
     return files
+
+
+def write_layouts(folder: Path, backbone: Any, facts: dict[str, Any], heads: int) -> list[Path]:
+    """The files of a backbone in the layouts of facts["recipe"], each with the position grid of the size that
+    evaluations read (eval.image_px): there every library gives the features that were scored."""
+    recipe = facts["recipe"]
+    how = reading_of(recipe)
+    tree, positions = fit_to_input(backbone, how.image // recipe["model"]["patch"], how.mode, how.grid)
+    layouts = recipe["export"]["layouts"]
+    return [write_weights(folder / name, tree, name, facts, heads=heads, positions=positions) for name in layouts]
 
 
 def training_tensors(side: str, tree: Any) -> dict[str, np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -14,12 +15,13 @@ from histojax.common.files import expanded
 from histojax.ssl.recipe import Recipe
 from histojax.weights.backbone import open_backbone
 from histojax.weights.licence import as_rows
-from histojax.weights.pos_embed import resample_grid
+from histojax.weights.pos_embed import grid_side, resample_grid
 from histojax.weights.training_parts import read_training_parts, training_files
 from histojax.weights.trees import flatten
 from histojax.zoo.published import Obtained, licence_chain, obtain, record_of, record_with, weights_sha256
 
 Tree = Any
+_LOADS = {"paper": "exact", "offset": "offset", "antialias": "antialias"}  # of model.position_load, in bicubic.MODES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +59,7 @@ def load_start(config: ConfigDict, recipe: Recipe, offline: bool) -> Start:
         notes.append(f"continued from {', '.join(training)}: {'; '.join(how + _share(sides, recipe))}")
     if training and recipe.train.kind != "all":
         notes.append(f"model.train={m.train}: what is not trained is the teacher's in both networks")
+    notes += list(_grids(config, recipe, sides))
     for side, tree in sides.items():
         _fit_to_model(config, recipe, tree, f"{side} of {', '.join(files)}")
     sources = [_source(name, fetched) for name, fetched in files.items()]
@@ -84,11 +87,21 @@ def _share(sides: dict[str, Tree], recipe: Recipe) -> list[str]:
     return notes
 
 
+def _grids(config: ConfigDict, recipe: Recipe, sides: dict[str, Tree]) -> Iterator[str]:
+    """How the position grids of the files become that of the training."""
+    wanted, patch = recipe.vit.grid, recipe.vit.patch
+    for grid in dict.fromkeys(
+        grid_side(tree["backbone"]["pos_embed"]) for tree in sides.values() if "backbone" in tree
+    ):
+        if grid != wanted:
+            what = f"position grid {grid} x {grid} resampled to {wanted} x {wanted}, of {wanted * patch} px"
+            yield f"{what} (model.position_load={config.model.position_load})"
+
+
 def _fit_to_model(config: ConfigDict, recipe: Recipe, tree: Tree, file: str) -> None:
-    """Resamples the position grid to the global crops and checks every shape; changes `tree`."""
-    modes = {"paper": "exact", "offset": "offset", "antialias": "antialias"}
+    """Resamples the position grid to that of the training and checks every shape; changes `tree`."""
     if "backbone" in tree:
-        positions = resample_grid(tree["backbone"]["pos_embed"], recipe.vit.grid, modes[config.model.position_load])
+        positions = resample_grid(tree["backbone"]["pos_embed"], recipe.vit.grid, _LOADS[config.model.position_load])
         tree["backbone"] = {**tree["backbone"], "pos_embed": positions}
     expected = flatten({name: leaves for name, leaves in parameter_shapes(recipe).items() if name in tree})
     found = flatten(tree)

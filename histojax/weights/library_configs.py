@@ -26,6 +26,11 @@ class InputRule:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
+    @property
+    def side(self) -> int:
+        """Side of the network's input in pixels."""
+        return self.crop or self.size
+
 
 @dataclass(frozen=True)
 class Shape:

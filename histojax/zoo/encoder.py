@@ -27,6 +27,8 @@ from histojax.data.preprocess import fit_all
 from histojax.models.network import abstract, feature_width
 from histojax.models.resnet import ResNetConfig
 from histojax.weights.licence import Link, check_commercial
+from histojax.weights.reading_size import enlarged
+from histojax.weights.vit_tree import grid_of
 from histojax.zoo.parameters import (
     Tree,
     fit_parameters,
@@ -152,9 +154,12 @@ def _load_trained(
     record = change(record)
     if commercial:
         check_commercial(opened.chain, path)
-    tree, notes = fit_parameters(opened.tree, run_config(record))
+    config = run_config(record)
+    tree, notes = fit_parameters(opened.tree, config)
     for sentence in opened.assumed:
         _say_once(f"{record.name}: assumed, not stated by the file: {sentence}")
+    if "recipe" in opened.facts and (sentence := enlarged(grid_of(opened.tree), config.grid, config.patch)):
+        _say_once(f"{record.name}: {sentence}")
     sha256 = record.weights[0].sha256 or ""
     show_licences(record, opened.chain)
     return _Loaded(record, tree, opened.path.name, sha256, [*opened.notes, *opened.assumed, *notes], opened.chain)

@@ -8,6 +8,7 @@ from typing import Any
 
 from histojax.weights.library_configs import InputRule
 from histojax.weights.licence import Link
+from histojax.weights.reading_size import STORED
 from histojax.weights.report import Report
 
 Tree = dict[str, Any]
@@ -30,7 +31,7 @@ class KnownWeights:
     rule: InputRule | None = None
     image: int | None = None  # input side for which features are wanted; None: that of the stored grid
     mode: str | None = None  # how the position grid is resampled to it, see weights.pos_embed
-    grid: str = "as stored in the source"  # how the position grid came about
+    grid: str = STORED  # how the position grid came about
     path: Path = Path()  # what was read
     sha256: str = ""  # of the file or files; "": a checkpoint, which is no file
     assumed: list[str] = dataclasses.field(default_factory=list)  # what the source does not state

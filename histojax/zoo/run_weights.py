@@ -17,6 +17,7 @@ from histojax.models.network import POOLINGS
 from histojax.models.sizes import SIZES
 from histojax.weights.backbone import open_backbone
 from histojax.weights.checks import value_faults
+from histojax.weights.library_configs import InputRule
 from histojax.weights.licence import CARD, card_beside, chain_of_card
 from histojax.weights.pos_embed import mode_of
 from histojax.weights.report import Report
@@ -91,6 +92,7 @@ def open_run(folder: str | Path, *, which: str = "teacher", step: int | None = N
         report, notes = Report(), [f"checkpoint of step {saved['step']}"]
         card = {"starting_weights": saved["sources"] or "random", "recipe": config, "steps": saved["step"]}
     known = {key: value for key, value in card.items() if key not in _OF_THE_FILE}
+    reading = reading_of(config)
     facts = {"what": f"{which} of DINOv2 training by histojax", **known, "histojax": __version__}
     facts["name"] = f"{config['name']}_{config['model']['size']}"
     facts.setdefault("feature", POOLINGS["cls"][0])
@@ -105,17 +107,30 @@ def open_run(folder: str | Path, *, which: str = "teacher", step: int | None = N
         facts,
         chain_of_card(card),
         heads=SIZES[config["model"]["size"]][2],
-        mode=_mode_of_training(config["model"]),
-        grid="as trained",
+        rule=InputRule(reading.image, reading.image),
+        image=reading.image,
+        mode=reading.mode,
+        grid=reading.grid,
         path=path,
         sha256=digest,
     )
 
 
-def _mode_of_training(model: Mapping[str, Any]) -> str:
-    """How the training resamples positions to its local crops."""
+class Reading(NamedTuple):
+    """At which size the weights of a training are read, and what becomes of their position grid there."""
+
+    image: int  # input side: that at which the training's evaluations read them and chose a checkpoint
+    mode: str  # how the training resampled the grid to sizes that are not its own, see weights.pos_embed
+    grid: str  # how the numbers of the grid came about
+
+
+def reading_of(config: Mapping[str, Any]) -> Reading:
+    """How to read the weights of a training of this configuration, the "recipe" in its cards."""
+    model, trained = config["model"], config["model"].get("train", "all")
     mode = model.get("interpolation", "auto")
-    return mode_of("meta", model.get("registers", 0) > 0) if mode == "auto" else mode
+    mode = mode_of("meta", model.get("registers", 0) > 0) if mode == "auto" else mode
+    fixed = f"as the training found it (model.train={trained} leaves it alone)"
+    return Reading(config["eval"]["image_px"], mode, "as trained" if trained == "all" else fixed)
 
 
 def _card_of_run(export: Path) -> dict[str, Any]:

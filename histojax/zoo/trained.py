@@ -85,7 +85,8 @@ def _record_of(opened: KnownWeights, path: Path) -> EncoderRecord:
     """The record of a ViT by its weights and what is known of them."""
     shape = architecture(opened.tree, opened.heads, opened.eps or FAMILIES["vit"].eps)
     trained = "recipe" in opened.facts
-    rule = opened.rule or (InputRule(shape.image, shape.image) if trained else None)
+    side = opened.image or shape.image
+    rule = opened.rule or (InputRule(side, side) if trained else None)
     if rule is None:
         raise UserError(
             f"{path}: its card does not say which input the network wants (size, mean, standard deviation): name the "

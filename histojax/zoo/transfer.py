@@ -20,7 +20,7 @@ from histojax.weights.search import SIDES
 from histojax.zoo.known_weights import KnownWeights, Tree
 from histojax.zoo.published import licence_chain, not_published, obtain, record_of, record_with, weights_sha256
 from histojax.zoo.record import EncoderRecord
-from histojax.zoo.run_weights import find_run
+from histojax.zoo.run_weights import find_run, reading_of
 from histojax.zoo.stated import heads_by_size, heads_of, stated_beside, usual_eps
 
 
@@ -133,6 +133,9 @@ def _describe_by_card(weights: KnownWeights, card: Mapping[str, Any]) -> None:
     if {"size", "crop", "filter", "mean", "std"} <= set(rule):
         mean, std = tuple(rule["mean"]), tuple(rule["std"])
         weights.rule = InputRule(rule["size"], rule["crop"], rule["filter"], mean, std)
+    if {"model", "eval"} <= set(card.get("recipe", {})):  # of a training of ours
+        reading = reading_of(card["recipe"])
+        weights.mode, weights.image = reading.mode, weights.rule.side if weights.rule else reading.image
     kept = (
         "name",
         "encoder",

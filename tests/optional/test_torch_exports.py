@@ -18,6 +18,7 @@ torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 transformers = pytest.importorskip("transformers")
 
+from finished_run import make_run  # noqa: E402
 from PIL import Image  # noqa: E402
 from reading import read_tree  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
@@ -27,6 +28,7 @@ from histojax.models.sam import SAM_B  # noqa: E402
 from histojax.models.vit import ViTConfig, vit_config  # noqa: E402
 from histojax.weights.library_configs import InputRule  # noqa: E402
 from histojax.weights.write import write_weights  # noqa: E402
+from histojax.zoo.encoder import load_encoder  # noqa: E402
 
 
 @pytest.mark.parametrize("name", VITS)
@@ -90,6 +92,30 @@ def test_a_published_size_at_224(tmp_path):
     with torch.no_grad():
         assert_close(model(to_torch(x)), expected)
         assert_close(transformers.Dinov2Model.from_pretrained(tmp_path / "hf")(to_torch(x)).pooler_output, expected)
+
+
+@pytest.mark.parametrize("grid_px", [0, 56, 70])
+def test_a_training_on_small_crops_is_read_alike(grid_px, tmp_path):
+    """Crops of 28 px, read at 56: the exported grid is that of 56 px, whatever was trained."""
+    folder, _ = make_run(
+        tmp_path / "mine",
+        sources=[],
+        layouts=("timm", "hf"),
+        change=lambda leaf: 0.3 * leaf,
+        eval__image_px=56,
+        model__grid_px=grid_px,
+    )
+    tiles = np.random.default_rng(0).integers(0, 256, (2, 56, 56, 3), np.uint8)
+    encoder = load_encoder(folder, batch_size=2)
+    expected = encoder(tiles)
+    rule = encoder.preprocess
+    x = to_torch((tiles.astype(np.float32) / 255 - np.float32(rule.mean)) / np.float32(rule.std))
+    model = timm.create_model(f"local-dir:{folder / 'export' / 'timm'}", pretrained=True).eval()
+    assert model.pretrained_cfg["input_size"][1] == 56
+    with torch.no_grad():
+        assert_close(model(x), expected)
+        hf = transformers.AutoModel.from_pretrained(folder / "export" / "hf").eval()
+        assert_close(hf(x).pooler_output, expected)
 
 
 def test_preprocessing_of_the_configs(tmp_path):

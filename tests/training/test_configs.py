@@ -92,6 +92,7 @@ IMPOSSIBLE = {
     "export.steps": (10_001,),
     "export.layouts": ("onnx",),
     "eval.image_px": 225,
+    "model.grid_px": 225,
 }
 
 
