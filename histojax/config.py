@@ -211,7 +211,7 @@ def _checkpoint() -> ConfigDict:
         dict(
             every=500,  # steps between checkpoints
             keep=2,  # newest ones kept
-            keep_best=True,  # also the one with the best kNN accuracy on the validation tiles, where there are labels
+            best="auto",  # also kept: the best by knn (labels) or rankme (none), auto: as the tiles allow; last: none
         )
     )
 

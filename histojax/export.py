@@ -17,9 +17,10 @@ histojax export: write weights so that other libraries load them unchanged
 usage: histojax export SOURCE --to timm|hf|meta --out DIR [--image PX] [--commercial] ...
        (the same: python -m histojax export, python -m histojax.export)
 
-SOURCE is the folder of a training run (its --workdir) or of one of its checkpoints, a weight file or folder of any
-kind, or an encoder's name (histojax encoders lists them). The folder DIR then holds model.safetensors, the library's
-config.json, card.json and a README.md with the licences of everything that went in.
+SOURCE is the folder of a training run (its --workdir) or of one of its checkpoints (RUN/checkpoints/best: the one that
+the run chose), a weight file or folder of any kind, or an encoder's name (histojax encoders lists them). The folder DIR
+then holds model.safetensors, the library's config.json, card.json and a README.md with the licences of everything that
+went in.
 
   --to timm            timm.create_model("local-dir:DIR", pretrained=True)
   --to hf              transformers.AutoModel.from_pretrained("DIR")

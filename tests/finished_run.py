@@ -33,12 +33,13 @@ def make_run(
     export: bool = True,
     change: Callable = lambda leaf: leaf,
     train: str = "all",
+    notes: dict | None = None,
     **leaves,
 ) -> tuple[Path, object]:
     """(folder, train state on the host) of a run with one checkpoint, of step 0, and an export after 9 steps.
 
     `change` is applied to every random leaf of the state that is of floating point; `train` says what is trained;
-    `leaves` of the configuration have "__" for their dots.
+    `notes` are more of those in the checkpoint; `leaves` of the configuration have "__" for their dots.
     """
     config = tiny_config()
     config.model.train, config.export.layouts = train, tuple(layouts)
@@ -56,7 +57,7 @@ def make_run(
     state = jax.tree.map(drawn, shapes)
     state = dataclasses.replace(state, step=jnp.int32(0))
     checkpoints = Checkpoints(folder / "checkpoints")
-    checkpoints.save(state, {"sources": list(sources)})
+    checkpoints.save(state, {"sources": list(sources), **(notes or {})})
     checkpoints.close()
     state = jax.device_get(state)
     if export:

@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from histojax.evaluation.half_width import half_width
 from histojax.evaluation.knn import knn_predict
 from histojax.evaluation.metrics import balanced_accuracy
 from histojax.evaluation.probe import ridge_probe
@@ -77,28 +78,47 @@ class Evaluator:
     baseline: bool = False  # colour histograms are judged by it, too
     zero: bool = False  # its axis starts at 0
     of_slides: bool = False  # it judges the patients of eval.slides instead of the evaluation tiles
+    chooses: bool = False  # its headline may say which checkpoint is the best, see training.choice
+    guard: str = ""  # a metric that must hold for its headline to choose
 
     def metric(self, part: str = VALIDATION) -> str:
         """The headline's name in metrics.jsonl: of a part where labels are needed."""
         return f"{part}/{self.headline}" if self.needs_labels else self.headline
 
+    def interval(self, part: str = VALIDATION) -> str:
+        """The name of half the headline's bootstrap interval."""
+        return f"{self.metric(part)}_half_width"
+
 
 def evaluators(k: int = 20) -> tuple[Evaluator, ...]:
-    """All evaluators, for a vote of k neighbours; the first that needs labels chooses the best checkpoint."""
+    """All evaluators, for a vote of k neighbours."""
     accuracy, spread = "Balanced accuracy of the teacher", "Feature spread (1: random directions)"
     knn = functools.partial(knn_accuracy, k=k)
     return (
-        Evaluator("knn", knn, "knn_balanced_accuracy", f"{k}-NN", accuracy, True, watch="best", baseline=True),
+        Evaluator(
+            "knn", knn, "knn_balanced_accuracy", f"{k}-NN", accuracy, True, watch="best", baseline=True, chooses=True
+        ),
         Evaluator("ridge", ridge_accuracy, "ridge_balanced_accuracy", "ridge probe", accuracy, True),
-        Evaluator("rankme", rank, "rankme", "RankMe", "RankMe of the teacher's features", False, "first", zero=True),
+        Evaluator(
+            *("rankme", rank, "rankme", "RankMe", "RankMe of the teacher's features", False),
+            watch="first",
+            zero=True,
+            chooses=True,
+            guard="eval_spread",
+        ),
         Evaluator("spread", spread_of, "eval_spread", "evaluation tiles", spread, False, zero=True),
         Evaluator("slides", slides, "slides_auroc", "mean pooling", "AUROC of patients", False, of_slides=True),
     )
 
 
-def chooser(rows: tuple[Evaluator, ...]) -> Evaluator:
-    """The row whose headline on the validation tiles says which checkpoint is the best."""
-    return next(row for row in rows if row.needs_labels)
+def chooser(rows: tuple[Evaluator, ...], by: str = "auto", labelled: bool = True) -> Evaluator:
+    """The row whose headline says which checkpoint is the best: the one of the name `by`.
+
+    "auto": the first that the tiles allow, on the validation part where they are `labelled`.
+    """
+    return next(
+        row for row in rows if row.chooses and (row.name == by or (by == "auto" and row.needs_labels <= labelled))
+    )
 
 
 def knn_accuracy(features: FeatureSet, k: int = 20) -> dict[str, float]:
@@ -134,9 +154,12 @@ def slides(features: FeatureSet) -> dict[str, float]:
 
 
 def _accuracy(features: FeatureSet, name: str, predict: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
-    """{"part/name": balanced accuracy} on validation and test, predicted in one go."""
+    """{"part/name": balanced accuracy, "part/name_half_width": of its interval} on validation and test, predicted in
+    one go."""
     parts = features.judged
     called = predict(np.concatenate([part.features for part in parts.values()]))
     ends = np.cumsum([len(part.labels) for part in parts.values()])
-    each = zip(parts.items(), np.split(called, ends[:-1]))
-    return {f"{part}/{name}": balanced_accuracy(one.labels, guess) for (part, one), guess in each}
+    each = [(*item, guess) for item, guess in zip(parts.items(), np.split(called, ends[:-1]))]
+    wide = {f"{part}/{name}_half_width": half_width(one.labels, guess, one.groups) for part, one, guess in each}
+    found = {f"{part}/{name}": balanced_accuracy(one.labels, guess) for part, one, guess in each}
+    return found | {metric: value for metric, value in wide.items() if value is not None}

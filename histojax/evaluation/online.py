@@ -46,6 +46,17 @@ class EvalTiles:
         """Tiles of a part."""
         return int((self.parts == part).sum())
 
+    def count_groups(self, part: str) -> int:
+        """Patients or slides of a part, a tile of no known one counting as its own; 0 where none is known."""
+        names = np.array([]) if self.groups is None else self.groups[self.parts == part]
+        known = names[names != ""]
+        return len(np.unique(known)) + len(names) - len(known) if len(known) else 0
+
+    def in_words(self, part: str) -> str:
+        """E.g. "180 tiles of 1 group"."""
+        groups = self.count_groups(part)
+        return f"{self.count(part)} tiles" + (f" of {groups} group{'s' * (groups != 1)}" if groups else "")
+
 
 def evaluate(
     tiles: EvalTiles, features: Callable[[np.ndarray], np.ndarray], rows: Sequence[Evaluator]

@@ -69,6 +69,7 @@ _CHOICES = {
     "loss.centering": ("sinkhorn", "softmax"),
     "loss.targets": ("auto", "kept", "formed", "parts"),
     "monitor.action": ("stop", "continue"),
+    "checkpoint.best": ("auto", "knn", "rankme", "last"),
     "compute_dtype": ("auto", "float32", "bfloat16"),
 }
 _LAYOUTS = ("meta", "timm", "hf")

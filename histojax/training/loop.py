@@ -8,7 +8,6 @@ to remember goes into the checkpoint's notes, so a resumed run repeats the unint
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import sys
 import time
@@ -30,7 +29,7 @@ from histojax.common.versions import versions
 from histojax.config import last_step
 from histojax.data import BadTileLog
 from histojax.evaluation import online
-from histojax.evaluation.evaluators import chooser, evaluators
+from histojax.evaluation.evaluators import evaluators
 from histojax.parallel.agreement import Together
 from histojax.parallel.compile_cache import programs_read
 from histojax.parallel.host_values import place_whole
@@ -40,7 +39,7 @@ from histojax.runs.metrics import MetricWriter
 from histojax.ssl import terms
 from histojax.ssl.recipe import Recipe
 from histojax.ssl.step import make_features, make_step
-from histojax.training import results
+from histojax.training import choice, results
 from histojax.training.checkpoints import Checkpoints
 from histojax.training.feed import Feed
 from histojax.training.first_state import abstract_state, first_state
@@ -118,6 +117,7 @@ class Loop:
         self.last = last_step(config)
         self.schedules = schedules_of(config)
         self.evaluators = evaluators(config.eval.k)
+        self.chooser = choice.chooser_of(config, tiles)
         self.monitor = Monitor.from_config(config)
         self.mfu = mfu_of_a_step_a_second(recipe, config.batch_size)
         self.bad = BadTileLog(source, config.data.max_bad_share, workdir / "bad_tiles.csv" if self.main else None)
@@ -276,17 +276,16 @@ class Loop:
 
     def _evaluate(self) -> bool:
         """Evaluates where that is due at this step; whether the teacher is the best one so far."""
-        c, step, values = self.config, self.step, {}
+        values: dict[str, float] = {}
         if self._evaluates():
             self.flush()
             values = self.evaluate()
         self.notes.evaluation_due = False
-        metric = chooser(self.evaluators).metric()
-        score = values.get(metric, math.nan)  # no validation tiles: no best
-        improved = c.checkpoint.keep_best and score > self.notes.best.get("score", -math.inf)
-        if improved:
-            self.notes.best = {"metric": metric, "score": score, "step": step, "values": values}
-        return improved
+        best = choice.better(self.chooser, self.step, values, self.notes.first, self.notes.best)
+        if self.progress and self.chooser and best and (said := choice.doubt(self.chooser, best, self.notes.best)):
+            self.progress.note(said)
+        self.notes.best = best or self.notes.best
+        return bool(best)
 
     def _export(self) -> None:
         """Writes the weights of this step where they are asked for and not there yet, from its checkpoint."""
@@ -380,7 +379,7 @@ class Loop:
             self.notes.metrics_bytes = self.writer.sync()
         self.notes.iterator = self.feed.state
         self.notes.monitor, self.notes.bad_tiles = self.monitor.get_state(), self.bad.get_state()
-        best = self.notes.best.get("step") if self.config.checkpoint.keep_best else None
+        best = self.notes.best.get("step") if self.chooser else None
         self.checkpoints.save(self.state, dataclasses.asdict(self.notes), None if best is None else int(best))
 
     def close(self) -> None:

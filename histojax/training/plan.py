@@ -10,13 +10,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from histojax.config import last_step
-from histojax.data.coded import Coded
 from histojax.evaluation import online
-from histojax.evaluation.evaluators import PARTS, chooser, evaluators
+from histojax.evaluation.evaluators import PARTS
 from histojax.models.layers import cudnn_fault
 from histojax.ssl.choice import ALL
 from histojax.ssl.recipe import Recipe
 from histojax.ssl.state import parameter_count
+from histojax.training import choice
 from histojax.training.start import Start, parameter_shapes
 from histojax.weights.licence import chain_of_card
 from histojax.weights.reading_size import enlarged
@@ -51,7 +51,7 @@ def plan(config: ConfigDict, recipe: Recipe, source: Any, tiles: online.EvalTile
         + (" over all devices" if config.mesh.fsdp else "")
         + (f"; a batch keeps the {recipe.shards} shards with which the run began" if stored else ""),
         "evaluation": f"every {config.eval.every} steps on {parts_in_words(tiles)}; {tiles.how}",
-        "best": _best(config, tiles),
+        "best": choice.in_words(config, tiles),
     }
     return "\n".join(f"{name:11s} {value}" for name, value in rows.items() if value)
 
@@ -79,24 +79,7 @@ def parts_in_words(tiles: online.EvalTiles) -> str:
     """E.g. "fit 420 tiles of 3 groups, validation 180 tiles of 1 group, test 600 tiles of 4 groups"."""
     if not tiles.labelled:
         return f"{len(tiles.labels)} tiles"
-    words = []
-    for part in filter(tiles.count, PARTS):
-        words.append(f"{part} {tiles.count(part)} tiles")
-        groups = None if tiles.groups is None else tiles.groups[tiles.parts == part]
-        if groups is not None and (groups != "").any():
-            count = Coded.of(groups).count()
-            words[-1] += f" of {count} group{'s' * (count != 1)}"
-    return ", ".join(words)
-
-
-def _best(config: ConfigDict, tiles: online.EvalTiles) -> str:
-    """What picks the checkpoint that is kept as the best."""
-    row = chooser(evaluators(config.eval.k))
-    if not config.checkpoint.keep_best:
-        return "not kept (checkpoint.keep_best=False)"
-    if tiles.no_best:
-        return f"none is picked: {tiles.no_best}"
-    return f"the checkpoint with the highest {row.title} on validation; test is reported, never chosen on"
+    return ", ".join(f"{part} {tiles.in_words(part)}" for part in filter(tiles.count, PARTS))
 
 
 def _terms(start: Start) -> str:

@@ -15,16 +15,17 @@ from histojax.common.files import replacing, write_atomic
 from histojax.common.progress import hms
 from histojax.common.versions import versions
 from histojax.data.bad_tiles import bad_tiles_csv
-from histojax.evaluation.evaluators import HISTOGRAM, TEST, VALIDATION, chooser
+from histojax.evaluation.evaluators import HISTOGRAM, TEST, Evaluator
 from histojax.report.curves import save_curves
-from histojax.runs.metrics import METRICS
+from histojax.runs.metrics import METRICS, read_metrics
+from histojax.training import choice
 from histojax.training.panels import panels
 from histojax.weights.layouts.dinov2 import META, write_head
 from histojax.weights.licence import CARD, as_rows, chain_of_card
 from histojax.weights.reading_size import fit_to_input
 from histojax.weights.safetensors_file import write_safetensors
 from histojax.weights.write import write_weights
-from histojax.zoo.run_checkpoints import network_of
+from histojax.zoo.run_checkpoints import BEST, network_of
 from histojax.zoo.run_weights import reading_of
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def finish(loop: Loop) -> str:
         lines.append(f"unreadable {len(bad)} evaluation tiles were left out, listed in {loop.workdir / BAD_EVAL_TILES}")
     if left_out := loop.source.facts.left_out:
         lines.append(f"left out   {len(left_out)} files that are no tiles, listed in {loop.workdir / LEFT_OUT}")
-    lines.append(f"features   python -m histojax.extract --encoder {loop.workdir} --input SLIDES --out features")
+    lines += _commands(loop)
     lines += ["next, on your own tiles (a folder, CSV, zip or tile store):", f"  {next_command(loop)}"]
     return "\n".join(lines)
 
@@ -156,36 +157,46 @@ def _scores(loop: Loop) -> list[str]:
     if not tiles.labelled:
         told = (row for row in rows if row.watch and not row.needs_labels)
         where = f"on {len(tiles.labels)} tiles ({tiles.how})"
-        return [f"{row.panel}: {_before_and_after(loop, row.metric())}, {where}" for row in told]
+        lines = [f"{row.panel}: {_before_and_after(loop, row, row.metric())}, {where}" for row in told]
+        return [*lines, _chosen(loop)]
     judged_by = c.eval.test or c.eval.data or c.data.train
     what = ", which is not histology" if judged_by.startswith("synthetic") else ""
     lines = [f"reported on test ({tiles.count(TEST)} tiles of {judged_by}{what}; {tiles.how}):"]
     for row in (row for row in rows if row.needs_labels):
-        words = f"  {row.panel} by {row.title}: {_before_and_after(loop, row.metric(TEST))}"
+        words = f"  {row.panel} by {row.title}: {_before_and_after(loop, row, row.metric(TEST))}"
         colour = loop.notes.first.get(f"{HISTOGRAM}/{row.metric(TEST)}")
         lines.append(words + (f" (colour histogram {colour:.3f})" if colour is not None else ""))
     return [*lines, _chosen(loop)]
 
 
-def _before_and_after(loop: Loop, name: str) -> str:
+def _before_and_after(loop: Loop, row: Evaluator, name: str) -> str:
     first, last = (values.get(name, math.nan) for values in (loop.notes.first, loop.notes.last))
-    return f"before {first:.4g}, after {last:.4g}"
+    wide = loop.notes.last.get(row.interval(TEST)) if row.needs_labels else None
+    return f"before {first:.4g}, after {last:.4g}" + (f" +- {wide:.2g}" if wide else "")
 
 
 def _chosen(loop: Loop) -> str:
-    """Which checkpoint is the best, by which tiles, and what those of the test say of it."""
-    c, best, row = loop.config, loop.notes.best, chooser(loop.evaluators)
-    if not c.checkpoint.keep_best or loop.tiles.no_best:
-        return f"no checkpoint was chosen as the best ({loop.tiles.no_best or 'checkpoint.keep_best=False'})"
-    if not best:
-        return "no checkpoint was chosen as the best: none was evaluated"
-    there = loop.checkpoints is not None and best["step"] in loop.checkpoints.steps()
-    where = f"kept in {loop.workdir}/checkpoints" if there else "no longer there"
-    words = f"chosen on validation ({loop.tiles.count(VALIDATION)} tiles): the checkpoint of step {best['step']}"
-    words += f", {row.title} {best['score']:.4g} there"
-    if row.metric(TEST) in best.get("values", {}):
-        words += f" and {best['values'][row.metric(TEST)]:.4g} on test"
-    return f"{words}, {where}"
+    """Which checkpoint is the best, by which tiles, and where it is."""
+    path, best = loop.workdir / METRICS, loop.notes.best
+    rows = read_metrics(path) if path.exists() else []
+    said = choice.told(loop.config, loop.tiles, best, loop.notes.first, rows)
+    if said.startswith("no "):
+        return said
+    return f"{said}, {f'kept in {loop.workdir}/checkpoints' if _best_is_there(loop) else 'no longer there'}"
+
+
+def _best_is_there(loop: Loop) -> bool:
+    return loop.checkpoints is not None and loop.notes.best.get("step") in loop.checkpoints.steps()
+
+
+def _commands(loop: Loop) -> list[str]:
+    """The commands for the features of the last step, and for those of the best one where it is another."""
+    lines = [f"features   python -m histojax.extract --encoder {loop.workdir} --input SLIDES --out features"]
+    if _best_is_there(loop) and loop.notes.best["step"] != loop.step and choice.chooser_of(loop.config, loop.tiles):
+        best = loop.workdir / "checkpoints" / BEST
+        lines.append(f"           (those of step {loop.notes.best['step']}, the best: --encoder {best})")
+        lines.append(f"the best   python -m histojax.export {best} --to timm --out {loop.workdir / 'best_timm'}")
+    return lines
 
 
 def next_command(loop: Loop) -> str:

@@ -69,8 +69,8 @@ def load_encoder(
 
     Args:
         name: any spelling of a record's name or alias (`histojax encoders` lists them), or a record. Or a path: the
-            folder of a training run, its export, a checkpoint ("runs/mine/checkpoints/200"), or a weight file or
-            folder with a card.json that histojax wrote.
+            folder of a training run, its export, a checkpoint ("runs/mine/checkpoints/200", or "/best" for the one
+            that the run chose), or a weight file or folder with a card.json that histojax wrote.
         weights: None: the published file, downloaded once; a path: a local file of the same network in any layout;
             "random": random parameters. Only with a name or a record.
         which: "teacher" or "student" where both are there; default: the teacher.

@@ -19,6 +19,8 @@ import orbax.checkpoint as ocp
 from histojax.common.errors import UserError
 from histojax.models.parts import merge, whole_backbone
 
+BEST = "best"  # stands for a step in "checkpoints/best"
+
 
 def backbone_of(folder: Path, step: int, side: str) -> tuple[dict, dict]:
     """(parameters of the backbone as numpy arrays, notes) of one checkpoint, as `network_of` reads them."""
@@ -80,6 +82,20 @@ def reading(path: Path, advice: str) -> Iterator[None]:
 def newest_step(folder: Path) -> int | None:
     """Step of the newest whole checkpoint in a folder that need not exist, or None; nothing is changed."""
     return max(whole_steps(folder), default=None)
+
+
+def best_step(folder: Path) -> int:
+    """Step of the checkpoint that the run had chosen as the best when it last saved, see training.choice.
+
+    Raises UserError where none was chosen, or it is no longer there.
+    """
+    steps = whole_steps(folder)
+    best = notes_of(folder, steps[-1]).get("best") if steps else None
+    if best and best["step"] in steps:
+        return int(best["step"])
+    why = f"the best one, of step {best['step']}, is no longer there" if best else "none was chosen as the best"
+    there = f"there are {', '.join(map(str, steps))}" if steps else "there are none at all"
+    raise UserError(f"{folder}: {why}; name a step, {there}")
 
 
 def whole_steps(folder: Path) -> list[int]:

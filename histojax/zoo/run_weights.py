@@ -25,7 +25,7 @@ from histojax.weights.search import SIDES
 from histojax.weights.trees import flatten
 from histojax.zoo.known_weights import KnownWeights, Tree
 from histojax.zoo.published import weights_sha256
-from histojax.zoo.run_checkpoints import backbone_of, newest_step
+from histojax.zoo.run_checkpoints import BEST, backbone_of, best_step, newest_step
 
 
 def is_run(folder: str | Path) -> bool:
@@ -45,7 +45,11 @@ class Run(NamedTuple):
 
 
 def find_run(path: str | Path) -> Run | None:
-    """The run that a path is of: its folder, the folder `export` or `checkpoints` in it, a checkpoint; else None."""
+    """The run that a path is of: its folder, the folder `export` or `checkpoints` in it, a checkpoint; else None.
+
+    "checkpoints/best" is the checkpoint that the run chose, though no folder of that name is there. Raises UserError
+    if it chose none.
+    """
     path = expanded(path)
     if is_run(path) or _is_export(path):
         return Run(path, None)
@@ -55,6 +59,8 @@ def find_run(path: str | Path) -> Run | None:
         return Run(folder, newest_step(path) or 0)
     if path.is_dir() and path.absolute().name.isdigit() and folder.name == "checkpoints" and is_run(folder.parent):
         return Run(folder.parent, int(path.absolute().name))
+    if path.absolute().name == BEST and folder.name == "checkpoints" and is_run(folder.parent):
+        return Run(folder.parent, best_step(folder))
     return None
 
 
@@ -91,6 +97,7 @@ def open_run(folder: str | Path, *, which: str = "teacher", step: int | None = N
         tree, saved = _checkpoint(folder, which, step)
         report, notes = Report(), [f"checkpoint of step {saved['step']}"]
         card = {"starting_weights": saved["sources"] or "random", "recipe": config, "steps": saved["step"]}
+        card |= saved["scores"]
     known = {key: value for key, value in card.items() if key not in _OF_THE_FILE}
     reading = reading_of(config)
     facts = {"what": f"{which} of DINOv2 training by histojax", **known, "histojax": __version__}
@@ -146,7 +153,7 @@ _OF_THE_FILE = {
 
 
 def _checkpoint(folder: Path, which: str, step: int | None) -> tuple[Tree, dict[str, Any]]:
-    """(backbone, {"step", "sources"}) of a run's checkpoint; raises UserError for one that was not trained."""
+    """(backbone, {"step", "sources", "scores"}) of a checkpoint; raises UserError for one that was not trained."""
     newest = newest_step(folder / "checkpoints")
     if newest is None:
         raise UserError(
@@ -157,7 +164,9 @@ def _checkpoint(folder: Path, which: str, step: int | None) -> tuple[Tree, dict[
     tree, notes = backbone_of(folder / "checkpoints", chosen, which)
     if faults := value_faults(flatten(tree), {}):
         raise UserError(f"{folder / 'checkpoints' / str(chosen)}: {faults[0]}; take an earlier checkpoint")
-    return tree, {"step": chosen, "sources": notes.get("sources", [])}
+    best = notes.get("best", {})  # of other steps the notes do not say when they were evaluated
+    scores = {"before": notes.get("first", {}), "after": best["values"]} if best.get("step") == chosen else {}
+    return tree, {"step": chosen, "sources": notes.get("sources", []), "scores": scores}
 
 
 def sha256_of_tree(tree: Tree) -> str:

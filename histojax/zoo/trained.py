@@ -16,6 +16,7 @@ from histojax.weights.licence import Link, card_beside, verdict
 from histojax.zoo.known_weights import KnownWeights
 from histojax.zoo.published import ENDINGS, record_with, weights_sha256
 from histojax.zoo.record import EncoderRecord, Preprocess, WeightFile
+from histojax.zoo.run_checkpoints import BEST
 from histojax.zoo.run_weights import find_run, open_run, sha256_of_tree
 from histojax.zoo.table import ENCODERS, is_known
 from histojax.zoo.transfer import open_file
@@ -28,7 +29,7 @@ def path_of(name: str | Path) -> Path | None:
     exist, and for a string that can only be meant as one.
     """
     path = expanded(name)
-    if path.exists():
+    if path.exists() or (path.name == BEST and find_run(path)):
         ours = find_run(path) is not None or bool(card_beside(path))
         return path if ours or isinstance(name, Path) or not is_known(name) else None
     text = str(name)

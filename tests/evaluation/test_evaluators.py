@@ -42,13 +42,15 @@ def test_each_part_is_judged_by_what_the_fitted_tiles_say(features, name):
         )
         for other in ("validation", "test")
     }
-    assert row.function(features) == expected and len(set(expected.values())) == 2
+    found = row.function(features)
+    assert {metric: found[metric] for metric in expected} == expected and len(set(expected.values())) == 2
+    assert {row.interval(other) for other in ("validation", "test")} == set(found) - set(expected)
     assert set(expected) == {f"{other}/{name}_balanced_accuracy" for other in ("validation", "test")}
 
 
 def test_a_missing_validation_part_leaves_its_numbers_out(features):
     alone = FeatureSet(features.fit, None, features.test)
-    assert set(row_of("knn").function(alone)) == {"test/knn_balanced_accuracy"}
+    assert set(row_of("knn").function(alone)) == {row_of("knn").metric("test"), row_of("knn").interval("test")}
 
 
 def test_no_number_that_steers_a_training_sees_the_test_tiles(features):
@@ -61,6 +63,10 @@ def test_no_number_that_steers_a_training_sees_the_test_tiles(features):
 
 def test_the_first_row_with_labels_chooses_on_validation():
     assert chooser(evaluators()).metric() == "validation/knn_balanced_accuracy"
+    assert chooser(evaluators(), labelled=False).metric() == "rankme"
+    assert chooser(evaluators(), "rankme").metric() == "rankme"
+    known = {"rankme", "eval_spread"}
+    assert all(row.guard in known for row in evaluators() if row.chooses and not row.needs_labels)
 
 
 def test_a_small_fit_part_votes_with_all_it_has(features):
@@ -103,10 +109,11 @@ def test_one_function_and_one_row_make_an_evaluator():
 def test_evaluation_by_all_rows():
     values = online.evaluate(tiles_of(SIZES), colour, evaluators(k=3))
     names = {f"{other}/{name}_balanced_accuracy" for other in ("validation", "test") for name in ("knn", "ridge")}
-    assert set(values) == names | {"rankme", "eval_spread"}
+    assert set(values) == names | {f"{name}_half_width" for name in names} | {"rankme", "eval_spread"}
     assert all(values[name] == 1 for name in names)
     baseline = online.baseline(tiles_of(SIZES), evaluators(k=3))
-    assert baseline == {f"histogram/{other}/knn_balanced_accuracy": 1.0 for other in ("validation", "test")}
+    expected = {f"histogram/{other}/knn_balanced_accuracy": 1.0 for other in ("validation", "test")}
+    assert baseline == expected | {f"{name}_half_width": 0.0 for name in expected}
 
 
 def test_without_labels_only_the_rows_that_need_none_apply():

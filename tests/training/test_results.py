@@ -52,7 +52,7 @@ def test_what_was_chosen_and_what_is_reported():
     ("how", "why"),
     [
         ({"parts": ("fit", "test"), "no_best": "one patient", "best": {}}, "one patient"),
-        ({"checkpoint__keep_best": False, "best": {}}, "checkpoint.keep_best=False"),
+        ({"checkpoint__best": "last", "best": {}}, "checkpoint.best=last"),
         ({"best": {}}, "none was evaluated"),
     ],
 )
@@ -62,8 +62,9 @@ def test_where_nothing_was_chosen_that_is_said(how, why):
 
 
 def test_without_labels_the_first_numbers_stand_alone():
-    (line,) = words(parts=("fit",) * 3, no_best="no labels", best={})
+    line, chosen = words(parts=("fit",) * 3, no_best="no labels", best={})
     assert line == "RankMe of the teacher's features: before 9, after 12, on 3 tiles (split by class)"
+    assert chosen == "no checkpoint was chosen as the best: none was evaluated (no labels)"
 
 
 @pytest.mark.parametrize(
@@ -81,3 +82,21 @@ def test_notes_of_another_version_are_refused_in_one_line(change, named):
     change(saved)
     with pytest.raises(UserError, match=rf"^run/checkpoints/4: .*another version .*differ: {named}\).*--workdir$"):
         Notes.read(saved, "run/checkpoints/4")
+
+
+@pytest.mark.parametrize(("kept", "step", "lines"), [((8, 9), 9, 3), ((8, 9), 8, 1), ((9,), 9, 1)])
+def test_the_best_is_one_command_away_where_it_is_another_step(kept, step, lines):
+    tiles = EvalTiles(lambda: [], np.zeros(2, int), np.array(["validation", "test"]))
+    loop = SimpleNamespace(
+        config=tiny_config(),
+        tiles=tiles,
+        notes=Notes(best=BEST),
+        checkpoints=SimpleNamespace(steps=lambda: list(kept)),
+        step=step,
+        workdir=Path("run"),
+    )
+    found = results._commands(loop)
+    assert len(found) == lines and "--encoder run --input" in found[0]
+    if lines == 3:
+        assert "step 8, the best: --encoder run/checkpoints/best" in found[1]
+        assert "histojax.export run/checkpoints/best --to timm --out run/best_timm" in found[2]

@@ -96,7 +96,8 @@ def test_the_chain_of_licences_is_judged(finished):
             load_encoder(path, commercial=True)
 
 
-def test_a_run_from_nothing_may_be_sold(tmp_path, capsys):
+def test_a_run_from_nothing_may_be_sold(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("histojax.zoo.encoder._shown", set())
     folder, _ = make_run(tmp_path / "own", sources=[])
     for path in (folder, folder / "checkpoints" / "0"):
         assert load_encoder(path, commercial=True).licences == ()
