@@ -1,8 +1,9 @@
 """The configurations of training and benchmark: every leaf with its meaning and the paper's value.
 
 `paper()` is the setting of Roth, Koch et al. 2023 (arXiv 2401.04720) as their code ran it; `dinov2()` is the
-recipe of Oquab et al. 2023 as in the released `vitl16_short` configuration. A file in `configs/` starts from one
-of them and changes what differs; histojax.training.check refuses impossible values.
+recipe of Oquab et al. 2023 as in the released `vitl16_short` configuration; `pathology()` is the paper's with what
+open encoders of tissue have changed since. A file in `configs/` starts from one of them and changes what differs;
+histojax.training.check refuses impossible values.
 """
 
 from __future__ import annotations
@@ -74,8 +75,13 @@ def _crops() -> ConfigDict:
             local_crops=8,  # number of local crops an image
             global_scale=(0.32, 1.0),  # share of the tile's area that a global crop takes
             local_scale=(0.05, 0.32),  # the same of a local crop
+            aspect=4 / 3,  # a crop's longer side is at most so many times its shorter one
             hflip=0.5,  # probability of a horizontal flip
             vflip=0.5,  # probability of a vertical flip
+            transpose=0.0,  # probability of swapping rows and columns; 0.5 with both flips: all eight positions
+            hed_p=(0.0, 0.0, 0.0),  # of jitter of the stains: global 1, global 2, local
+            hed_scale=0.05,  # factor on haematoxylin, eosin and DAB, each drawn from 1 - x to 1 + x
+            hed_shift=0.05,  # added to each, drawn from -x to x; 1 absorbs all light but a millionth
             jitter_p=0.8,  # probability of the four jitters, in random order
             brightness=0.4,  # factor drawn from 1 - x to 1 + x
             contrast=0.4,  # factor drawn from 1 - x to 1 + x
@@ -260,6 +266,29 @@ def dinov2() -> ConfigDict:
     c.teacher.update(dict(momentum=0.992))
     c.optim.update(dict(base_lr=4e-3, weight_decay_end=0.4))
     c.eval.every = 12500
+    return c
+
+
+def pathology() -> ConfigDict:
+    """The paper's setting with what open encoders of tissue changed since, each leaf to be put back on its own.
+
+    KDE for KoLeo: Virchow2 (Zimmermann et al. 2024), Midnight (Karasikov et al. 2025, arXiv 2504.05186) and
+    OpenMidnight (weight 0.05, concentration 5). Jitter of the stains on every crop: Midnight, which does not say how
+    much; MedARC's nanopath by 0.05, OpenMidnight by a shift of 0.05 on local crops alone; Virchow2 has none. Quarter
+    turns beside both flips: Hibou (Nechaev et al. 2024), RudolfV (Dippel et al. 2024, recalled); Virchow2 flips both
+    ways. No solarizing: Virchow2G, OpenMidnight. Weaker colours, no hue, less grey: nanopath, which continues a
+    DINOv2 ViT-S; there hue, or a jitter of 0.4, lost 0.003 of its mean score, and vertical flips gained 0.006.
+    Virchow2 (by wsistream's account) and OpenMidnight kept the jitter of DINOv2.
+
+    Read in MedARC-AI/OpenMidnight (dinov2/data/augmentations.py, configs/train/vitg14_reg4.yaml, issues 7 and 11),
+    MedARC-AI/nanopath (dataloader.py, configs/leader.yaml at df78e8f, LOG.md of 2026-04-30) and RamonKaspar/wsistream
+    (docs/recipes). nanopath has less KDE: 0.002 to 0.005, concentration 10.
+    """
+    c = paper()
+    c.name = "pathology"
+    c.crops.update(dict(transpose=0.5, hed_p=(1.0, 1.0, 1.0), solarize_p=0.0))
+    c.crops.update(dict(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.0, grayscale_p=0.1))
+    c.loss.update(dict(koleo_weight=0.0, kde_weight=0.05))
     return c
 
 

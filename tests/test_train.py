@@ -282,18 +282,26 @@ def test_an_exported_teacher_is_a_start_and_a_few_bad_tiles_are_survived(straigh
     assert "2 tiles were replaced" in done.stdout
 
 
-def test_the_dinov2_preset_runs_from_end_to_end(environment, tmp_path):
-    """Drop path, softmax centering and the intended blur; tiny.py is the paper's preset."""
-    config = str(Path(TINY).with_name("tiny_dinov2.py"))
+PRESETS = {  # drop path, softmax centering and the intended blur; what tissue needs; tiny.py is the paper's preset
+    "dinov2": {"model.drop_path": 0.3, "loss.centering": "softmax", "crops.blur_p": [1.0, 0.1, 0.5]},
+    "pathology": {"loss.kde_weight": 0.05, "loss.koleo_weight": 0.0, "crops.transpose": 0.5, "crops.hue": 0.0},
+}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_runs_from_end_to_end(preset, environment, tmp_path):
+    config = f"{Path(TINY).with_name('tiny_preset.py')}:{preset}"
     words = [sys.executable, "-m", "histojax.train", "--config", config, "--workdir", str(tmp_path / "run")]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     recipe = json.loads((tmp_path / "run" / "export" / "meta" / "card.json").read_text())["recipe"]
-    assert recipe["model"]["drop_path"] == 0.3
-    assert recipe["loss"]["centering"] == "softmax"
-    assert recipe["crops"]["blur_p"] == [1.0, 0.1, 0.5]
-    losses = [row["loss"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in row]
+    for leaf, value in PRESETS[preset].items():
+        group, _, name = leaf.partition(".")
+        assert recipe[group][name] == value, leaf
+    rows = [row for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in row]
+    losses = [row["loss"] for row in rows]
     assert len(losses) == 4 and np.isfinite(losses).all()
+    assert all(("kde" in row) == (preset == "pathology") and ("koleo" in row) == (preset == "dinov2") for row in rows)
 
 
 def test_weights_of_another_architecture_are_refused(straight, capsys, tmp_path):

@@ -70,7 +70,7 @@ def peer_side(config: CropConfig, images: np.ndarray, params: CropParams) -> Cal
 
 def _one(params: CropParams, *place: int) -> CropParams:
     """The plain numbers of one crop."""
-    return CropParams(*(x[place].tolist() for x in params))
+    return jax.tree.map(lambda x: x[place].tolist(), params)
 
 
 def crop_of(picture: Any, params: CropParams, size: int, config: CropConfig) -> Any:

@@ -145,11 +145,15 @@ def _blur_planes(planes: jax.Array, sigma: jax.Array) -> jax.Array:
 JITTERS = (brightness, contrast, saturation, hue)
 
 
-def color_jitter(image: jax.Array, order: jax.Array, factors: jax.Array) -> jax.Array:
-    """The four JITTERS in the order given by `order` (4,) int32, each with its entry of `factors` (4,)."""
+def color_jitter(image: jax.Array, order: jax.Array, factors: jax.Array, with_hue: bool = True) -> jax.Array:
+    """The four JITTERS in the order given by `order` (4,) int32, each with its entry of `factors` (4,).
+
+    Without the hue the other three: turned by nothing it would still round, and torchvision leaves it out too.
+    """
+    jitters = JITTERS if with_hue else (*JITTERS[:3], lambda x, shift: x)
 
     def one(i: jax.Array, x: jax.Array) -> jax.Array:
         which = order[i]
-        return jax.lax.switch(which, JITTERS, x, factors[which])
+        return jax.lax.switch(which, jitters, x, factors[which])
 
     return jax.lax.fori_loop(0, len(JITTERS), one, image)

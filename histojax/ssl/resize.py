@@ -26,19 +26,26 @@ class CropPlan(NamedTuple):
 
     corner: jax.Array  # (2,) int32: top and left of the square window that holds the box
     columns_first: jax.Array  # bool: resize along columns, then along rows
+    turned: jax.Array  # bool: what the second pass leaves has its columns along the first axis
     firsts: jax.Array  # (2, blocks) int32: of the first and the second pass, see block_weights
     weights: jax.Array  # (2, blocks, block, reach) float32
 
 
 def crop_resize(
-    image: jax.Array, box: jax.Array, size: int, limit: tuple[int, int] | None = None, flip: Flip = (False, False)
+    image: jax.Array,
+    box: jax.Array,
+    size: int,
+    limit: tuple[int, int] | None = None,
+    flip: Flip = (False, False),
+    transpose: jax.Array | bool | None = None,
 ) -> jax.Array:
-    """(3, size, size) grey levels: the box of an image (3, H, W), resized, then flipped.
+    """(3, size, size) grey levels: the box of an image (3, H, W), resized, flipped, then transposed.
 
     `box` is (top, left, height, width) in whole pixels, traced or not. `limit` is the largest (height, width) that
-    a box can have; a tight one saves work, a larger box gives a wrong result. Flips turn the weights, at no cost.
+    a box can have; a tight one saves work, a larger box gives a wrong result. Flips turn the weights, and the last
+    copy of the resize can leave the picture either way, so neither costs anything.
     """
-    return apply_plan(image, plan_crop(box, size, _extent(image), limit, flip), size, limit)
+    return apply_plan(image, plan_crop(box, size, _extent(image), limit, flip, transpose), size, limit)
 
 
 def plan_crop(
@@ -47,6 +54,7 @@ def plan_crop(
     extent: tuple[int, int],
     limit: tuple[int, int] | None = None,
     flip: Flip = (False, False),
+    transpose: jax.Array | bool | None = None,
 ) -> CropPlan:
     """The plan to make (size, size) pixels of a box of an image of `extent` (height, width), see crop_resize."""
     window = _window(extent, limit)
@@ -58,7 +66,8 @@ def plan_crop(
     flips = jnp.stack([jnp.asarray(f) for f in flip])
     start, length, flips = (jnp.where(columns, x, x[::-1]) for x in (start, length, flips))
     firsts, weights = jax.vmap(lambda s, n, f: block_weights(max(window), s, n, f, size))(start, length, flips)
-    return CropPlan(corner, columns, firsts, weights)
+    turned = columns if transpose is None else columns ^ transpose
+    return CropPlan(corner, columns, turned, firsts, weights)
 
 
 def apply_plan(image: jax.Array, plan: CropPlan, size: int, limit: tuple[int, int] | None = None) -> jax.Array:
@@ -85,7 +94,7 @@ def resample(x: jax.Array, plan: CropPlan, size: int) -> jax.Array:
     blocks = zip(plan.firsts[1], plan.weights[1])
     parts = [jnp.dot(weight, _stretch(x, first, weight, 0), precision="highest") for first, weight in blocks]
     x = round_levels(jnp.concatenate(parts)[:size]).reshape(size, 3, size)
-    return _choose(plan.columns_first, x, (1, 2, 0), (1, 0, 2))
+    return _choose(plan.turned, x, (1, 2, 0), (1, 0, 2))
 
 
 def _stretch(x: jax.Array, first: jax.Array, weight: jax.Array, axis: int) -> jax.Array:

@@ -49,16 +49,18 @@ _NUMBERS = {
     Range(): "loss.dino_weight loss.ibot_weight loss.koleo_weight loss.kde_weight optim.base_lr optim.min_lr "
     "optim.weight_decay optim.weight_decay_end optim.patch_embed_lr optim.clip_norm crops.brightness crops.contrast "
     "crops.saturation",
+    Range(1): "crops.aspect",
     Range(above=True): "model.layerscale loss.koleo_eps loss.kde_kappa loss.student_temp teacher.temp "
     "teacher.temp_start",
     Range(0, 0.5): "crops.hue",
-    Range(0, 1): "teacher.momentum teacher.momentum_end crops.hflip crops.vflip crops.jitter_p crops.grayscale_p "
-    "crops.solarize_p data.max_bad_share",
+    Range(0, 1): "teacher.momentum teacher.momentum_end crops.hflip crops.vflip crops.transpose crops.jitter_p "
+    "crops.grayscale_p crops.solarize_p crops.hed_scale crops.hed_shift data.max_bad_share",
     Range(0, 1, above=True): "masks.probability optim.layer_decay",
     Range(0, 1, below=True): "model.drop_path optim.beta1 optim.beta2 eval.validation_share",
     Range(0, 1, above=True, below=True): "eval.test_share",
 }
 _PAIRS = ("crops.global_scale", "crops.local_scale", "masks.ratio")
+_THREE = ("crops.blur_p", "crops.hed_p")
 _CHOICES = {
     "model.size": tuple(SIZES),
     "model.ffn": ("auto", "mlp", "swiglu"),
@@ -105,8 +107,9 @@ def _impossible(c: ConfigDict) -> Iterator[str]:
     for name in _PAIRS:
         if not (_shares(value[name], 2) and value[name][0] <= value[name][1] > 0):
             yield f"{name}={value[name]!r} must be two numbers from 0 to 1, the second not smaller and above 0"
-    if not _shares(value["crops.blur_p"], 3):
-        yield f"crops.blur_p={value['crops.blur_p']!r} must be three numbers from 0 to 1: global 1, global 2, local"
+    for name in _THREE:
+        if not _shares(value[name], 3):
+            yield f"{name}={value[name]!r} must be three numbers from 0 to 1: global 1, global 2, local"
     for name, choices in _CHOICES.items():
         if value[name] not in choices:
             yield f"{name}={value[name]!r} is not one of {', '.join(choices)}"

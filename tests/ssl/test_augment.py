@@ -1,6 +1,7 @@
 """Multi-crop: parameters against the reference's statistics, the whole chain, and independence of every draw."""
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import jax
@@ -13,11 +14,21 @@ from test_color import pillow_jitter
 from tiny_recipe import tiny_recipe
 
 from histojax.ssl import augment
-from histojax.ssl.augment import CropConfig, CropParams, apply_crop, multi_crop, normalize, sample_crops
+from histojax.ssl.augment import (
+    CropConfig,
+    CropParams,
+    TissueParams,
+    apply_crop,
+    multi_crop,
+    normalize,
+    sample_crops,
+)
+from histojax.ssl.stain import jitter_stains
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "dinov2" / "augment_ops.npz")
 IMAGE = GOLDEN["image"]
 SMALL = CropConfig(global_px=28, local_px=14, local_crops=2)
+TISSUE = dataclasses.replace(SMALL, transpose=0.5, hed_p=(0.2, 0.5, 0.8), hue=0.0)
 DRAWS = 3000
 
 
@@ -26,6 +37,15 @@ def drawn() -> CropParams:
     """Parameters (DRAWS, 2 + 8) for images of the golden picture's size, under the default configuration."""
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(5), i))(jnp.arange(DRAWS))
     sample = jax.jit(jax.vmap(lambda k: sample_crops(k, *IMAGE.shape[:2], CropConfig())))
+    return jax.tree.map(np.asarray, sample(keys))
+
+
+@pytest.fixture(scope="module")
+def drawn_tissue() -> CropParams:
+    """The same images' parameters with the operations for tissue."""
+    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(5), i))(jnp.arange(DRAWS))
+    config = dataclasses.replace(TISSUE, local_crops=8, hed_scale=0.2, hed_shift=0.1, hue=0.1)
+    sample = jax.jit(jax.vmap(lambda k: sample_crops(k, *IMAGE.shape[:2], config)))
     return jax.tree.map(np.asarray, sample(keys))
 
 
@@ -122,6 +142,50 @@ def test_factors_and_orders_are_uniform(drawn):
     assert ((counts - expected) ** 2 / expected).sum() < 49.7  # 0.1% of chi-square with 23 degrees of freedom
 
 
+def test_the_operations_for_tissue_leave_all_other_draws_alone(drawn, drawn_tissue):
+    assert drawn.tissue is None
+    jax.tree.map(np.testing.assert_array_equal, drawn_tissue._replace(tissue=None), drawn)
+
+
+def test_old_draws_are_still_drawn():
+    """Written down on 2026-11-28, before there were operations for tissue."""
+    params = sample_crops(jax.random.key(7), 256, 224, CropConfig())
+    assert params.box[:2].tolist() == OLD_BOXES
+    np.testing.assert_array_equal(params.factors[1], np.float32(OLD_FACTORS))
+    assert params.flip[:4].tolist() == OLD_FLIPS and params.order[2].tolist() == OLD_ORDER
+
+
+def test_crops_lie_in_eight_positions_equally_often(drawn_tissue):
+    flips = [drawn_tissue.flip[..., 0], drawn_tissue.flip[..., 1], drawn_tissue.tissue.transpose]
+    positions = np.stack(flips, -1).reshape(-1, 3) @ [1, 2, 4]
+    counts = np.bincount(positions, minlength=8)
+    assert len(counts) == 8 and ((counts - counts.mean()) ** 2 / counts.mean()).sum() < 24.3  # 0.1%, 7 degrees
+
+
+def test_stains_are_jittered_as_often_and_as_far_as_configured(drawn_tissue):
+    tissue = drawn_tissue.tissue
+    assert [near(tissue.stain[:, i], p) for i, p in enumerate((0.2, 0.5, *[0.8] * 8))] == [True] * 10
+    for values, low, high in ((tissue.scale, 0.8, 1.2), (tissue.shift, -0.1, 0.1)):
+        assert values.min() >= low - 1e-6 and values.max() <= high + 1e-6
+        for column in values.reshape(-1, 3).T:
+            assert ks_against_quantiles(column, np.linspace(low, high, 21), recorded=10**9) < 1
+    columns = np.concatenate([tissue.scale[:, 0], tissue.shift[:, 0], drawn_tissue.factors[:, 0]], 1)
+    columns = np.column_stack([columns, tissue.stain[:, 1], tissue.transpose[:, 1], tissue.transpose[:, 0]])
+    related = np.corrcoef(columns.T.astype(float)) - np.eye(columns.shape[1])
+    assert np.abs(related).max() < 5 / np.sqrt(DRAWS)
+
+
+@pytest.mark.parametrize("most", [1.0, 1.05])
+def test_boxes_as_square_as_configured(most):
+    draws = jax.random.uniform(jax.random.key(0), (2, 500, 10))
+    draw = jax.vmap(lambda a, b: augment.sample_box(a, b, a[:2], 392, 392, jnp.float32([0.26, 0.4]), most))
+    height, width = np.asarray(jax.jit(draw)(*draws))[:, 2:].T
+    assert max((height / width).max(), (width / height).max()) <= most + 2 / height.min()
+    limit = augment.largest_box(392, 392, (0.26, 0.4), most)
+    assert height.max() <= limit[0] < augment.largest_box(392, 392, (0.26, 0.4))[0] and width.max() <= limit[1]
+    assert augment._central_box(100, 120, most) == (100, round(100 * most))
+
+
 def test_no_parameter_is_drawn_twice(drawn):
     """Continuous draws never repeat over crops, images and steps, and none follows another."""
     keys = [jax.random.fold_in(jax.random.key(5), step) for step in range(2)]
@@ -140,7 +204,7 @@ def test_no_parameter_is_drawn_twice(drawn):
     assert related.max() < 5 / np.sqrt(DRAWS)
 
 
-APPLY = jax.jit(apply_crop, static_argnums=2)
+APPLY = jax.jit(apply_crop, static_argnums=(2, 3))
 
 
 def replay(
@@ -154,12 +218,14 @@ def replay(
     solarize=False,
     factors=(1, 1, 1, 0),
     order=(0, 1, 2, 3),
+    tissue=None,
+    config=CropConfig(),
 ):
     """(3, size, size): a crop of the golden picture with the given parameters; by default neutral jitter."""
     jitters = jnp.int32(order), jnp.float32(factors)
-    params = CropParams(jnp.int32(box), jnp.asarray(flip), jitter, *jitters, gray, blur, sigma, solarize)
+    params = CropParams(jnp.int32(box), jnp.asarray(flip), jitter, *jitters, gray, blur, sigma, solarize, tissue)
     picture = jnp.asarray(IMAGE.transpose(2, 0, 1), jnp.float32)
-    return np.asarray(APPLY(picture, jax.tree.map(jnp.asarray, params), size)).transpose(2, 0, 1)
+    return np.asarray(APPLY(picture, jax.tree.map(jnp.asarray, params), size, config)).transpose(2, 0, 1)
 
 
 def test_chain_matches_recorded_arrays():
@@ -182,6 +248,32 @@ def test_apply_crop_does_each_step_only_if_drawn():
         assert np.abs(replay(box, size, **{change: True}) - plain).max() > 0.1, change
     gray = replay(box, size, gray=True).transpose(1, 2, 0) * np.float32(augment.STD) + np.float32(augment.MEAN)
     assert np.ptp(gray, axis=-1).max() < 1e-6
+
+
+def of_tissue(transpose=False, stain=False):
+    return TissueParams(transpose, stain, np.float32([1.2, 0.9, 1.1]), np.float32([0.02, -0.01, 0.03]))
+
+
+@pytest.mark.parametrize("box", [(10, 5, 64, 80), (2, 3, 110, 60)], ids=["rows first", "columns first"])
+def test_a_crop_in_each_of_eight_positions(box):
+    plain = replay(box, 32, config=TISSUE)
+    for vertical, horizontal, transpose in itertools.product((False, True), repeat=3):
+        expected = plain[:, :: -1 if vertical else 1, :: -1 if horizontal else 1]
+        expected = expected.transpose(0, 2, 1) if transpose else expected
+        ours = replay(box, 32, flip=(vertical, horizontal), tissue=of_tissue(transpose), config=TISSUE)
+        np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
+def test_stains_are_jittered_before_the_colours_and_only_if_drawn():
+    box, size, factors = (10, 5, 64, 80), 32, (1.3, 0.8, 1.2, 0.0)
+    plain, on = replay(box, size, config=TISSUE), of_tissue(stain=True)
+    np.testing.assert_array_equal(replay(box, size, tissue=of_tissue(), config=TISSUE), plain)
+    stained = jitter_stains(np.round(denormalized(plain)).transpose(2, 0, 1).astype(np.float32), *on[2:])
+    ours = replay(box, size, tissue=on, config=TISSUE)
+    np.testing.assert_allclose(denormalized(ours).transpose(2, 0, 1), stained, atol=1e-3)
+    expected = pillow_jitter(np.asarray(stained).transpose(1, 2, 0).astype(np.uint8), (2, 0, 1), factors)
+    ours = denormalized(replay(box, size, jitter=True, factors=factors, order=(2, 0, 3, 1), tissue=on, config=TISSUE))
+    assert np.abs(ours - expected).max() < 1.01 and np.abs(ours - expected).mean() < 0.01
 
 
 def blurred(picture, sigma):
@@ -303,6 +395,16 @@ def test_map_and_vmap_agree(small_crops):
     both = jax.jit(lambda k, x: multi_crop(k, x, 0, SMALL, batching="vmap"))(key, images)
     for ours, expected in zip(both, small_crops(key, images, 0)):
         assert_same_crops(ours, expected, exact=False)
+
+
+def test_map_and_vmap_agree_on_tissue(small_crops):
+    images, key = batch(), jax.random.key(4)
+    one, many = (
+        jax.jit(lambda k, x, how=how: multi_crop(k, x, 0, TISSUE, batching=how))(key, images) for how in ("map", "vmap")
+    )
+    for ours, expected, without in zip(many, one, small_crops(key, images, 0)):
+        assert_same_crops(ours, expected, exact=False)
+        assert np.abs(np.asarray(ours - without)).max() > 0.1
 
 
 def test_unknown_batching_is_refused():

@@ -39,6 +39,15 @@ def test_the_program_of_the_crops_stays_small():
     assert [len(shape) for shape in shifted] == [3] * 4
 
 
+def test_the_program_of_crops_of_tissue_stays_small():
+    """Without hue it is smaller than that of the default, stains and positions included."""
+    config = CropConfig(transpose=0.5, hed_p=(1.0, 1.0, 1.0), hue=0.0, solarize_p=0.0)
+    images = jax.ShapeDtypeStruct((4, 256, 256, 3), jnp.uint8)
+    program = jax.jit(lambda x: multi_crop(jax.random.key(0), x, 0, config, "vmap"))
+    text = program.trace(images).lower(lowering_platforms=("cuda",)).as_text()
+    assert text.count(" = ") < 5000
+
+
 def test_no_loop_waits_for_what_it_computes():
     """Each round of such a loop would go through the host of a GPU."""
     images = jax.eval_shape(tiny_images)

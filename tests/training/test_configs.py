@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from histojax.common.errors import UserError
-from histojax.config import last_step, paper, total_steps
+from histojax.config import last_step, leaves, paper, pathology, total_steps
 from histojax.ssl.schedules import scaled_lr
 from histojax.training.check import batch_faults, check
 
@@ -41,6 +41,7 @@ def test_a_config_is_possible_and_explains_itself(path):
 def test_all_configs_are_there():
     names = {path.stem for path in FILES}
     assert {"quickstart", "nct_vits14", "nct_vitg14", "tcga_vits14", "tcga_vitg14", "small_cpu"} <= names
+    assert "pathology_vits14" in names
 
 
 @pytest.mark.parametrize(
@@ -62,6 +63,22 @@ def test_the_settings_of_the_paper(name, size, batch, lr, total, last, warmup):
     assert config.loss.koleo_eps == 1e-4 and config.crops.vflip == 0.5
 
 
+def test_the_pathology_preset_differs_from_the_paper_in_these_leaves_alone():
+    ours, papers = dict(leaves(pathology())), dict(leaves(paper()))
+    assert {name: value for name, value in ours.items() if value != papers[name]} == {
+        "name": "pathology",
+        "crops.transpose": 0.5,
+        "crops.hed_p": (1.0, 1.0, 1.0),
+        "crops.solarize_p": 0.0,
+        "crops.brightness": 0.2,
+        "crops.contrast": 0.2,
+        "crops.hue": 0.0,
+        "crops.grayscale_p": 0.1,
+        "loss.koleo_weight": 0.0,
+        "loss.kde_weight": 0.05,
+    }
+
+
 def possible():
     config = paper()
     config.data.train = "tiles"
@@ -75,6 +92,10 @@ IMPOSSIBLE = {
     "eval.test_share": 1.0,
     "eval.validation_share": 1.0,
     "crops.blur_p": (0.5, 0.1),
+    "crops.hed_p": (0.5, 0.1, 1.1),
+    "crops.hed_shift": -0.1,
+    "crops.transpose": 1.5,
+    "crops.aspect": 0.9,
     "crops.global_scale": (0.0, 0.0),
     "crops.local_scale": (0.3, 0.1),
     "crops.hue": 0.6,

@@ -1,11 +1,11 @@
-"""The dinov2 preset (drop path, blur as intended, softmax centering) at the size of tiny.py, for tests."""
+"""A preset of histojax.config at the size of tiny.py, for tests: tiny_preset.py:dinov2, tiny_preset.py:pathology."""
 
-from histojax.config import dinov2
+from histojax import config
 
 
-def get_config():
-    c = dinov2()
-    c.name = "tiny_dinov2"
+def get_config(preset):
+    c = getattr(config, preset)()
+    c.name = f"tiny_{preset}"
     c.epochs, c.epoch_steps, c.stop_step = 4, 3, 4
     c.batch_size = 8
     c.model.update(dict(size="vit_micro", patch=7))
