@@ -40,9 +40,9 @@ _TISSUE_FOLD = 1 << 20  # of the key of these numbers, apart from the counters o
 class CropConfig:
     """Sizes in pixels, scales as shares of the image's area, probabilities, and jitter ranges (1 +- x; hue +- x).
 
-    The ranges of the stains' scale (1 +- x) and shift (+- x) are in the units of ssl.stain. `blur_p` is for the first global, the second global and the local crops. The released DINOv2 weights were
-    trained with (0.0, 0.9, 0.5), because the reference passes the probability to skip; INTENDED_BLUR is what was
-    meant.
+    The ranges of the stains' scale (1 +- x) and shift (+- x) are in the units of ssl.stain. `blur_p` is for the first
+    global, the second global and the local crops. The released DINOv2 weights were trained with (0.0, 0.9, 0.5),
+    because the reference passes the probability to skip; INTENDED_BLUR is what was meant.
     """
 
     global_px: int = 224
