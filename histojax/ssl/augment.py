@@ -63,8 +63,8 @@ class CropConfig:
     aspect: float = ASPECT  # the longer side is at most so many times the shorter one
     transpose: float = 0.0
     hed_p: tuple[float, float, float] = (0.0, 0.0, 0.0)  # for the same crops as blur_p
-    hed_scale: float = 0.05
-    hed_shift: float = 0.05
+    hed_scale: float = 0.2
+    hed_shift: float = 0.01
     mean: tuple[float, float, float] = MEAN
     std: tuple[float, float, float] = STD
 

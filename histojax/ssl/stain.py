@@ -38,7 +38,7 @@ def jitter_stains(image: jax.Array, scale: jax.Array, shift: jax.Array) -> jax.A
     """The image (3, H, W) with each stain's amount times its `scale` (3,), plus its `shift` (3,), rounded.
 
     Tellez et al. 2018 draw the scale from 1 +- s and the shift from +- s. Their code takes the logarithm of light + 2,
-    where a shift changes light tissue about a third as much: here 0.05 of eosin lets half as much green through.
+    where a shift changes light tissue about a third as much: here 0.05 of eosin halves the green of a pixel.
     """
     amounts = separate_stains(image) * scale[:, None, None] + shift[:, None, None]
     return round_levels(combine_stains(amounts))
