@@ -12,10 +12,10 @@ Virchow2 and OpenMidnight also keep the magnification, cutting crops from larger
 tiles of 392 px at the resolution of the features: --config.data.tile_px=392 --config.crops.aspect=1.05
 --config.crops.global_scale=0.265,0.395 --config.crops.local_scale=0.051,0.076 (Virchow2's 0.9 to 1.1 times).
 
-Needs: tiles of about 224 px, the weights `dinov2_vits14` (downloaded once, 84 MiB), one GPU. --config.accumulate=2
-takes a step in parts if it does not fit.
-Time: as configs/nct_vits14.py but for the crops: about 14 minutes on an A100 for 2,000 steps (derived: 0.175 TFLOP a
-tile, 35 % of 312 TFLOP/s; not run). What it gains over the paper's recipe was not measured with this configuration.
+Needs: tiles of about 224 px, the weights `dinov2_vits14` (downloaded once, 84 MiB), one GPU. A step of batch 256 takes
+16.6 GiB on an A100 with XLA's attention (planned by `histojax plan`, not run); --config.accumulate=2 takes it in parts.
+Time: about 14 minutes on an A100 for all 2,000 steps (derived: 0.175 TFLOP a tile, 35 % of 312 TFLOP/s; not run). What
+it gains over the paper's recipe was not measured with this configuration.
 """
 
 from histojax.config import pathology
