@@ -3,8 +3,8 @@
 Light is absorbed by stain after stain, so optical densities add up (Ruifrok & Johnston 2001). Matrix and units are
 those of scikit-image's rgb2hed and hed2rgb: an amount of 1 absorbs all light but a millionth. One thing differs:
 scikit-image raises negative amounts to 0, and by this matrix the pink of eosin has negative amounts of haematoxylin,
-so that its way there and back alone changes colours. Here they stay what they are (as in the code of Tellez et al.,
-DIAGNijmegen/pathology-he-auto-augment), and stains that do not change change no pixel.
+so that its way there and back alone changes colours. Here they stay what they are (as in DIAGNijmegen's
+pathology-he-auto-augment, of the group of Tellez et al.), and stains that do not change change no pixel.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def combine_stains(amounts: jax.Array) -> jax.Array:
 def jitter_stains(image: jax.Array, scale: jax.Array, shift: jax.Array) -> jax.Array:
     """The image (3, H, W) with each stain's amount times its `scale` (3,), plus its `shift` (3,), rounded.
 
-    Tellez et al. 2018 draw the scale from 1 +- s and the shift from +- s. Their code takes the logarithm of light + 2,
-    where a shift changes light tissue about a third as much: here 0.05 of eosin halves the green of a pixel.
+    Tellez et al. 2018 draw the scale from 1 +- s and the shift from +- s. Their group's code takes the logarithm of
+    light + 2, where a shift changes light tissue a third as much: here 0.05 of eosin halves the green of a pixel.
     """
     amounts = separate_stains(image) * scale[:, None, None] + shift[:, None, None]
     return round_levels(combine_stains(amounts))
