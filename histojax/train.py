@@ -48,7 +48,8 @@ several processes or hosts:
   on storage that all share. Any number of processes and devices resumes the run. JAX_NUM_PROCESSES=1 runs alone
 
 exit codes:
-  0 done, 2 bad input (one line on stderr), 3 stopped by the monitor, 4 another process of the run died,
+  0 done, 2 bad input (one line on stderr), 3 stopped by the monitor,
+  4 another process of the run died or did not come: start all again,
   130 / 143 left on Ctrl-C / SIGTERM: saved, if steps were made since the start; a second one leaves without saving"""
 
 

@@ -63,6 +63,8 @@ def test_the_pods_of_a_job_find_each_other(name, resource):
     assert {one["name"] for one in container["volumeMounts"]} == {one["name"] for one in pod["volumes"]}
     assert container["resources"]["limits"][resource] in (4, 8) and container["args"][0] == "train"
     checked(container["args"][1:])
+    actions = {rule["action"]: rule["onExitCodes"]["values"] for rule in spec["podFailurePolicy"]["rules"]}
+    assert actions == {"FailJob": [2, 3], "Ignore": [143]}
     environment = {one["name"]: one["value"] for one in container["env"]}
     if resource == "nvidia.com/gpu":
         for index in range(spec["completions"]):

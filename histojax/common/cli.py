@@ -37,12 +37,12 @@ def run(
 
 
 def guarded(command: str, work: Callable[[], int]) -> int:
-    """The exit code of `work`; a UserError becomes one line on stderr and BAD_INPUT."""
+    """The exit code of `work`; a UserError becomes one line on stderr and its own exit code."""
     try:
         return work()
     except UserError as error:
         print(f"{command}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return BAD_INPUT
+        return error.exit_code
     except KeyboardInterrupt:
         print(f"{command}: interrupted", file=sys.stderr)
         return 130

@@ -11,6 +11,7 @@ from histojax.parallel.compile_cache import keep_compiled
 
 GPU_SHARE = 0.92  # of a GPU's memory: jax can be given so much of it, CUDA itself needs the rest
 SHARE_VARIABLE = "XLA_PYTHON_CLIENT_MEM_FRACTION"
+OTHER_SHARE_VARIABLE = "XLA_CLIENT_MEM_FRACTION"  # jax refuses to start where both are set
 REMEDY = {
     "cuda": "install histojax[cuda] and look whether nvidia-smi sees the card",
     "gpu": "install histojax[cuda] and look whether nvidia-smi sees the card",
@@ -24,7 +25,7 @@ def start_backend(all_memory: bool = False) -> None:
     `all_memory` takes GPU_SHARE of a GPU's memory where jax takes three quarters, unless the environment says how much.
     Raises UserError, in one line, where JAX_PLATFORMS or a driver stands against it.
     """
-    if all_memory:
+    if all_memory and OTHER_SHARE_VARIABLE not in os.environ:
         os.environ.setdefault(SHARE_VARIABLE, str(GPU_SHARE))
     wanted = os.environ.get("JAX_PLATFORMS", "")
     try:

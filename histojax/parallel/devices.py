@@ -120,7 +120,7 @@ DEVICES: tuple[Device, ...] = (
     _gpu("rtx4090", 23.5, 1008, 165, 82.6, Chip((8, 9), 128, 2.52, 72, "NVIDIA GeForce RTX 4090"), "4090"),
     dataclasses.replace(_tpu("v3", 16, 450, 61.5, "TPU v3", 2), named_by_cores=True, devices_a_chip=2),
     dataclasses.replace(_tpu("v4", 32, 1228, 275, "TPU v4", 3), named_by_cores=True, cores="megacore"),
-    _tpu("v5e", 16, 819, 197, "TPU v5 lite|TPU v5e", 2),
+    dataclasses.replace(_tpu("v5e", 16, 819, 197, "TPU v5 lite|TPU v5e", 2), aliases=("v5litepod",)),
     dataclasses.replace(_tpu("v5p", 95, 2765, 459, "TPU v5|TPU v5p", 3), named_by_cores=True),
     _tpu("v6e", 32, 1640, 918, "TPU v6 lite|TPU v6e", 2),
 )
@@ -150,13 +150,17 @@ def parse(text: str) -> tuple[Device, int]:
 
     Raises UserError for a name that is not known and for a number that no slice has.
     """
-    count, _, name = text.rpartition("x") if re.match(r"\d+x", text) else ("1", "", text)
+    said = re.fullmatch(r"\s*(?:(\d+)x)?(.*?)\s*", text)
+    assert said
+    count, name = int(said[1] or 1), said[2]
     slice_ = re.fullmatch(r"(?:tpu-)?(v\d+[a-z]*)-(\d+)", name.lower())
+    if count < 1 or (slice_ and said[1]):
+        raise UserError(f"--device={text}: expected a number of GPUs, as 8xa100-80gb, or one TPU slice, as v5e-8")
     if not slice_:
         device = find(name)
-        if device.platform == "tpu":
-            return device, int(count) * device.devices_a_chip
-        return device, int(count)
+        count *= device.devices_a_chip
+        topology(device, count)
+        return device, count
     device, size = find(slice_[1]), int(slice_[2])
     chips = size // 2 if device.named_by_cores else size
     if device.platform != "tpu" or chips < 1 or (device.named_by_cores and size % 2):

@@ -112,8 +112,9 @@ def _check(found: Cluster) -> None:
             f"{found.started_by} does not say where process 0 of {found.count} runs: set {ADDRESS}=HOST:PORT, the same "
             "in every process (HOST is that of process 0, PORT any free one there)"
         )
-    if not re.fullmatch(r".+:\d+", found.address):
-        raise UserError(f"{ADDRESS}={found.address}: expected HOST:PORT, e.g. node1:12345")
+    port = re.fullmatch(r".+:(\d{1,5})", found.address)
+    if not port or not 0 < int(port[1]) < 65536:
+        raise UserError(f"{ADDRESS}={found.address}: expected HOST:PORT, e.g. node1:12345 (a port is 1 to 65535)")
 
 
 def first_host(names: str) -> str:

@@ -15,11 +15,12 @@ from collections.abc import Iterator
 
 import jax
 
-from histojax.common.errors import UserError
+from histojax.common.errors import OthersMissing, UserError
 from histojax.parallel.agreement import Together
 from histojax.parallel.launchers import ADDRESS, COUNT, Cluster, Environment, find_cluster
 
 START_SECONDS = 300.0  # for all processes to be there: a scheduler starts them one after the other
+FREE_SECONDS = 20.0  # for an earlier run to end and leave its port
 KEY = "histojax/hub"
 
 
@@ -28,11 +29,12 @@ def started(environment: Environment | None = None) -> Iterator[Together]:
     """The processes of this run, in touch with each other; one alone if nothing says that there are more.
 
     What goes wrong within the block is told to the others before it goes on. To be called before jax starts on its
-    devices. Raises UserError if the others cannot be reached.
+    devices. Raises OthersMissing if the others cannot be reached.
     """
     cluster = find_cluster(os.environ if environment is None else environment)
     together = Together() if cluster is None else _start(cluster)
     try:
+        _check_count(together)
         yield together
     except BaseException as error:
         if not isinstance(error, UserError):
@@ -46,6 +48,8 @@ def _start(cluster: Cluster) -> Together:
     """Starts jax's own service, and the line between the processes by its help."""
     if cluster.index and cluster.address:
         _wait_for(cluster)
+    elif cluster.address:
+        _check_free(cluster)
     known = cluster.address is not None
     try:
         jax.distributed.initialize(
@@ -59,7 +63,7 @@ def _start(cluster: Cluster) -> Together:
     except (RuntimeError, ValueError, OSError) as error:
         said = " ".join(str(error).split())[:300]
         who = f"process {cluster.index} of {cluster.count} ({cluster.started_by})" if known else cluster.started_by
-        raise UserError(
+        raise OthersMissing(
             f"{who}: the processes did not come together at {cluster.address or 'the first host'} ({said}); start all "
             f"of them within {START_SECONDS:.0f} seconds, let that port through, or set {ADDRESS}. {COUNT}=1 runs alone"
         ) from error
@@ -67,7 +71,7 @@ def _start(cluster: Cluster) -> Together:
 
 
 def _wait_for(cluster: Cluster) -> None:
-    """Returns when process 0 can be reached; raises UserError if it is not there in time."""
+    """Returns when process 0 can be reached; raises OthersMissing if it is not there in time."""
     assert cluster.address
     host, _, port = cluster.address.rpartition(":")
     began, told, reason = time.monotonic(), False, ""
@@ -81,10 +85,37 @@ def _wait_for(cluster: Cluster) -> None:
             told = True
             print(f"process {cluster.index}: waiting for process 0 at {cluster.address} ...", file=sys.stderr)
         time.sleep(0.2)
-    raise UserError(
+    raise OthersMissing(
         f"process {cluster.index} of {cluster.count} ({cluster.started_by}): process 0 cannot be reached at "
         f"{cluster.address} ({reason}); look whether it started, let that port through, or set {ADDRESS}=HOST:PORT"
     )
+
+
+def _check_free(cluster: Cluster) -> None:
+    """Raises UserError if process 0 cannot have its port: jax would share it with another run, and mix the two."""
+    assert cluster.address
+    port, deadline = int(cluster.address.rpartition(":")[2]), time.monotonic() + FREE_SECONDS
+    while True:
+        try:
+            with socket.socket() as one:
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what an earlier run left does not count
+                one.bind(("", port))
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"process 0 of {cluster.count} ({cluster.started_by}): port {port} of this host cannot be had "
+                    f"({error.strerror}), another run may have it; set {ADDRESS}=HOST:PORT with a free one everywhere"
+                ) from error
+        time.sleep(0.2)
+
+
+def _check_count(together: Together) -> None:
+    """Raises UserError if the processes were told different numbers of them."""
+    said = together.gather(together.count)
+    for index, count in enumerate(said):
+        if count != said[0]:
+            raise UserError(f"process {index} was told that there are {count} processes, process 0 {said[0]} ({COUNT})")
 
 
 def _connect() -> Together:
@@ -99,9 +130,19 @@ def _connect() -> Together:
     else:
         port, word = client.blocking_key_value_get(KEY, int(1000 * START_SECONDS)).split()
         host = global_state.coordinator_address.rpartition(":")[0].strip("[]")
-        together = Together.join(host, int(port), word, index, count)
+        together = _join(host, int(port), word, index, count)
     atexit.register(_leave_at_once, together)
     return together
+
+
+def _join(host: str, port: int, word: str, index: int, count: int) -> Together:
+    try:
+        return Together.join(host, port, word, index, count)
+    except OSError as error:
+        raise OthersMissing(
+            f"process {index} of {count}: port {port} of {host}, which process 0 chose, cannot be reached ({error}); "
+            "the hosts of a run must reach each other on all ports"
+        ) from error
 
 
 def _leave_at_once(together: Together) -> None:
@@ -120,4 +161,4 @@ def _in_words(error: BaseException) -> str:
 
 
 def _exit_code(error: BaseException) -> int:
-    return 2 if isinstance(error, UserError) else 1
+    return error.exit_code if isinstance(error, UserError) else 1

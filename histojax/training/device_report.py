@@ -202,8 +202,8 @@ def _memory(plan: Plan) -> str:
     if c is None:
         return f"state {gib(plan.state_bytes)} in all; the rest is known once it is compiled"
     kinds = ", ".join(f"{kind} {gib(size)}" for kind, size in c.state.items() if size >= 2**20)
-    work = "" if c.work is None else f"; activations and the rest of a step {gib(c.work)}"
-    return f"a device: {kinds}{work}"
+    work = "" if c.work is None else f"activations and the rest of a step {gib(c.work)}"
+    return f"a device: {'; '.join(filter(None, [kinds, work]))}"
 
 
 def _largest(plan: Plan) -> str:

@@ -26,7 +26,7 @@ from histojax.training.loop import Loop, Stopped
 from histojax.training.plan import plan, state_bytes
 from histojax.training.recipe import recipe_of, sharers
 from histojax.training.resume import begun_run, check_same_tiles, check_step, facts_of, shards_to_use
-from histojax.training.same_everywhere import check_same_everywhere, check_same_folder
+from histojax.training.same_everywhere import check_same_config, check_same_everywhere, check_same_folder
 from histojax.training.start import Start, load_start
 from histojax.zoo.run_checkpoints import newest_step, notes_of
 
@@ -64,6 +64,7 @@ def _train(
             stack.enter_context(stop.listening())
         folder = stack.enter_context(RunFolder(workdir)) if main and not plan_only else None
         check_same_folder(together, workdir, held=not plan_only)
+        check_same_config(together, config)
         earlier = together.from_first(begun_run(workdir, config))
         source = open_training(config)
         tiles = open_evaluation(config, source)

@@ -11,13 +11,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+from ml_collections import ConfigDict
+
 from histojax import __version__
 from histojax.common.errors import UserError
 from histojax.common.files import write_atomic
+from histojax.config import leaves
 from histojax.evaluation.online import EvalTiles
 from histojax.parallel.agreement import Together
 
 MARK = ".seen_by_all"
+MAY_DIFFER = ("data.train", "eval.data", "eval.test", "data.workers")  # of hosts; tiles are compared by what they are
 LOOK_SECONDS = 30.0  # network file systems show a new file late
 
 
@@ -44,11 +49,29 @@ def check_same_folder(together: Together, workdir: Path, held: bool) -> None:
         )
 
 
+def check_same_config(together: Together, config: ConfigDict) -> None:
+    """Raises UserError if a process was given another configuration than process 0: each would train its own."""
+    mine = {name: repr(value) for name, value in leaves(config) if name not in MAY_DIFFER}
+    said = together.gather([socket.gethostname(), mine])
+    host, first = said[0]
+    for index, (other, theirs) in enumerate(said):
+        differs = [f"{name}={theirs.get(name)}, not {first[name]}" for name in first if theirs.get(name) != first[name]]
+        if differs:
+            raise UserError(
+                f"process {index} on {other} has another configuration than process 0 on {host}: "
+                f"{'; '.join(differs[:3])}{' ...' * (len(differs) > 3)}; give all the same --config file and flags"
+            )
+
+
 def check_same_everywhere(together: Together, tiles: Mapping[str, Any], evaluated: EvalTiles) -> None:
-    """Raises UserError if a process sees other tiles than process 0, or runs another version of histojax."""
+    """Raises UserError if a process sees other tiles than process 0, or runs another version of histojax or jax."""
     chosen = hashlib.sha256(evaluated.labels.tobytes() + " ".join(map(str, evaluated.parts)).encode())
     mine = {f"{name} tiles": row["fingerprint"] for name, row in tiles.items()}
-    mine |= {"readable evaluation tiles": chosen.hexdigest(), "version of histojax": __version__}
+    mine |= {
+        "readable evaluation tiles": chosen.hexdigest(),
+        "version of histojax": __version__,
+        "version of jax": jax.__version__,
+    }
     said = together.gather({"host": socket.gethostname(), **mine})
     for index, other in enumerate(said):
         differs = [name for name in mine if other[name] != said[0][name]]

@@ -14,7 +14,10 @@ from histojax.parallel import deviceless, devices
         ("8xa100-80gb", "a100-80gb", 8, "1x8x1"),
         ("v5e-8", "v5e", 8, "v5e:2x4"),
         ("tpu-v6e-16", "v6e", 16, "v6e:4x4"),
+        (" l4", "l4", 1, "1x1x1"),
         ("v5e-1", "v5e", 1, "v5e:1x1"),
+        ("v5litepod-8", "v5e", 8, "v5e:2x4"),
+        ("4xv5e", "v5e", 4, "v5e:2x2"),
         ("v5p-8", "v5p", 4, "v5p:2x2x1"),
         ("v5p-16", "v5p", 8, "v5p:2x2x2"),
         ("v5p-64", "v5p", 32, "v5p:2x4x4"),
@@ -28,7 +31,9 @@ def test_a_device_is_asked_for_as_it_is_rented(text, name, count, shape):
     assert devices.topology(device, found) == shape
 
 
-@pytest.mark.parametrize("text", ["a1000", "v5e-7", "v5p-7", "v5e-2", "v5p-0", "v9-8", "8x", ""])
+@pytest.mark.parametrize(
+    "text", ["a1000", "v5e-7", "v5p-7", "v5e-2", "v5p-0", "v9-8", "8x", "", "0xl4", "3xv5e-8", "2xv5e"]
+)
 def test_what_cannot_be_rented_is_refused_in_one_line(text):
     with pytest.raises(UserError) as error:
         devices.parse(text)
