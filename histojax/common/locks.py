@@ -73,15 +73,20 @@ def say_if_without_locks(folder: Path) -> None:
 
     Raises UserError as `try_lock`.
     """
-    probe = try_lock(folder / f".probe-{socket.gethostname()}-{os.getpid()}.lock")
-    if probe is None:
-        return
-    if not probe.known:
+    if not has_locks(folder):
         print(
             f"{folder}: this storage has no file locks; give each of several jobs slides of its own (--shard I/N)",
             file=sys.stderr,
         )
+
+
+def has_locks(folder: Path) -> bool:
+    """Whether the storage of a folder has file locks. Raises UserError as `try_lock`."""
+    probe = try_lock(folder / f".probe-{socket.gethostname()}-{os.getpid()}.lock")
+    if probe is None:
+        return True
     probe.release()
+    return probe.known
 
 
 @contextlib.contextmanager

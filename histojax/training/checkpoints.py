@@ -19,8 +19,10 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from orbax.checkpoint._src.serialization import tensorstore_utils
 
 from histojax.common.errors import UserError
+from histojax.common.locks import has_locks
 from histojax.parallel.agreement import Together
 from histojax.parallel.backend import is_out_of_memory
 from histojax.ssl.state import TrainState
@@ -75,6 +77,7 @@ class Checkpoints:
             shutil.rmtree(self._discarded, ignore_errors=True)
             self.folder.mkdir(parents=True, exist_ok=True)
         together.gather("the folder is in order")
+        _lock_as_the_storage_can(self.folder)
         self._manager = ocp.CheckpointManager(
             self.folder,
             item_names=("state", "notes"),
@@ -192,6 +195,16 @@ class Checkpoints:
 def _only(abstract: Any, wanted: Any) -> Any:
     """The tree with Orbax's word for an array that is not to be read wherever `wanted` is false."""
     return jax.tree.map(lambda x, wanted: x if wanted else ocp.PLACEHOLDER, abstract, wanted)
+
+
+def _lock_as_the_storage_can(folder: Path) -> None:
+    """Orbax writes nothing where the storage has no file locks, unless it is told to make files that mean a lock.
+
+    It has no public setting for it. A file that a killed process leaves lies in an unfinished checkpoint, which goes.
+    """
+    mode = {"mode": "os" if has_locks(folder) else "lockfile"}
+    for name in ("_BASE_TS_CONTEXT", "_DEFAULT_OCDBT_TS_CONTEXT"):
+        getattr(tensorstore_utils, name, {})["file_io_locking"] = mode
 
 
 def _restore_args(x: Any) -> ocp.RestoreArgs:

@@ -1,5 +1,6 @@
 """Checkpoints on disk: bit-exact, the newest and the best kept, whole after a full disk or a kill."""
 
+import errno
 import gc
 import os
 import resource
@@ -11,7 +12,9 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
+from orbax.checkpoint._src.serialization import tensorstore_utils
 
+from histojax.common import locks
 from histojax.common.errors import UserError
 from histojax.parallel.mesh import make_mesh
 from histojax.parallel.sharding import Layout
@@ -47,6 +50,24 @@ def test_state_and_notes_come_back_bit_for_bit(folder):
     restored, found = Checkpoints(folder).restore(state(0))
     assert same(restored.as_dict(), state(7).as_dict())
     assert repr(found) == repr(notes)
+
+
+def test_a_storage_without_file_locks_takes_checkpoints(folder, monkeypatch):
+    """Lustre and NFS as some clusters mount them; the writer in C++ is told, since only Python can be imitated."""
+
+    def unsupported(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(locks.fcntl, "flock", unsupported)
+    first = Checkpoints(folder)
+    assert "'mode': 'lockfile'" in str(tensorstore_utils.get_ts_context().spec)
+    first.save(state(7), {})
+    first.close()
+    assert not [path for path in folder.rglob("*") if "lock" in path.name]
+    monkeypatch.undo()
+    again = Checkpoints(folder)
+    assert "lockfile" not in str(tensorstore_utils.get_ts_context().spec)
+    assert same(again.restore(state(0))[0].as_dict(), state(7).as_dict())
 
 
 @pytest.mark.parametrize(("saved", "wanted"), [(1, 8), (8, 1), (8, 2), (2, 8)])
