@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 BEAT_SECONDS = 5.0  # between signs of life
 SILENCE_SECONDS = 40.0  # without one a process counts as dead: collective operations would wait for it for ever
+LATE_SECONDS = 120.0  # that all wait for a process before it is named: it may compile, or its storage hang
 DIED = 4  # exit code of the others where a process died without a word
 
 
@@ -23,6 +25,7 @@ class Hub:
         self._lines: dict[int, socket.socket] = {}
         self._hosts: dict[int, str] = {}
         self._rounds: dict[int, dict[int, Any]] = {}
+        self._due: dict[int, float] = {}  # round: when those that have not spoken are named
         self._gone: set[int] = set()  # said goodbye
         self._closed: set[int] = set()  # their lines are closed, so they are no more
         self._lock, self._sending = threading.RLock(), threading.Lock()
@@ -90,8 +93,9 @@ class Hub:
             with self._lock:
                 values = self._rounds.setdefault(said["round"], {})
                 values[index] = said["value"]
+                self._due.setdefault(said["round"], time.monotonic() + LATE_SECONDS)
                 if len(values) == self._count:
-                    del self._rounds[said["round"]]
+                    del self._rounds[said["round"]], self._due[said["round"]]
                     self._tell({"round": said["round"], "values": [values[i] for i in range(self._count)]})
         elif "leave" in said:
             self._end(index, f"ended: {said['leave']}", said["code"])
@@ -116,6 +120,17 @@ class Hub:
         while self._server.fileno() >= 0:
             time.sleep(BEAT_SECONDS)
             self._tell({})
+            self._name_the_late()
+
+    def _name_the_late(self) -> None:
+        """Says on stderr, once a round, for whom all wait: a process that hangs looks alive, and nothing else tells."""
+        with self._lock:
+            for number, due in self._due.items():
+                if time.monotonic() > due:
+                    self._due[number] = float("inf")
+                    late = sorted(set(range(self._count)) - set(self._rounds[number]))
+                    names = ", ".join(f"process {i} on {self._hosts.get(i, 'an unknown host')}" for i in late)
+                    print(f"waiting for {LATE_SECONDS:.0f} seconds for {names} ...", file=sys.stderr, flush=True)
 
 
 def send(line: socket.socket, said: dict[str, Any], lock: threading.Lock) -> None:

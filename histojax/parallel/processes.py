@@ -48,9 +48,9 @@ def _start(cluster: Cluster) -> Together:
     """Starts jax's own service, and the line between the processes by its help."""
     if cluster.index and cluster.address:
         _wait_for(cluster)
-    elif cluster.address:
+    elif cluster.index == 0 and cluster.address:
         _check_free(cluster)
-    known = cluster.address is not None
+    known = cluster.count is not None  # a TPU slice tells jax, also where an address is said
     try:
         jax.distributed.initialize(
             cluster.address,

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from histojax.parallel import agreement
+from histojax.parallel import agreement, hub
 from histojax.parallel.agreement import DIED, Together
 
 
@@ -63,6 +63,18 @@ def test_every_process_hears_what_all_said_round_by_round():
     time.sleep(0.1)
     assert not ends
     assert [one.failed for one in processes] == [None] * 3
+
+
+def test_a_process_that_hangs_is_named_once(monkeypatch, capsys):
+    """Its sign of life goes on: nothing would say for whom all wait."""
+    monkeypatch.setattr(hub, "BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(hub, "LATE_SECONDS", 0.1)
+    (first, other), _ = gather_of(2)
+    threading.Thread(target=first.gather, args=(1,), daemon=True).start()
+    time.sleep(0.4)
+    other.gather(2)
+    said = capsys.readouterr().err
+    assert said.count("waiting for") == 1 and f"process 1 on {socket.gethostname()} ..." in said
 
 
 def test_a_process_alone_agrees_with_itself():

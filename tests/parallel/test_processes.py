@@ -6,7 +6,7 @@ import pytest
 
 from histojax.common import cli
 from histojax.common.errors import OthersMissing, UserError
-from histojax.parallel import processes
+from histojax.parallel import launchers, processes
 from histojax.parallel.processes import started
 
 PLAIN = {"JAX_COORDINATOR_ADDRESS": "127.0.0.1:9", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
@@ -60,3 +60,20 @@ def test_a_missing_process_is_no_bad_input(capsys):
 
     assert cli.guarded("histojax train", alone) == 4
     assert "process 0 cannot be reached" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("said", [{}, {"JAX_COORDINATOR_ADDRESS": "10.0.0.2:8476"}])
+def test_a_tpu_slice_tells_jax_who_a_process_is_wherever_they_meet(monkeypatch, said):
+    """A firewall may let through another port than that of jax: the address is said, the numbers are not."""
+    asked = {}
+
+    def initialize(address, count, index, devices, **more):
+        asked.update(address=address, count=count, index=index, **more)
+
+    monkeypatch.setattr(launchers.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(processes.jax.distributed, "initialize", initialize)
+    monkeypatch.setattr(processes, "_connect", processes.Together)
+    with started({"TPU_WORKER_HOSTNAMES": "t-0,t-1"} | said):
+        pass
+    assert asked["address"] == said.get("JAX_COORDINATOR_ADDRESS") and asked["count"] is None
+    assert asked["cluster_detection_method"] is None
