@@ -58,6 +58,9 @@ def test_what_does_not_fit_or_only_just_is_said(compiler, capsys):
     code, out, _ = run(capsys, *CONFIG, "--device", "l4,a100-40gb", "--quick", "--utilisation=0.5")
     first, second = map(rows, out.strip().split("\n\n"))
     assert code == 3 and first["fits"].startswith("NO: 30.6 GiB of 22.0 GiB") and "largest" not in first
+    assert first["fits"].endswith(
+        "accumulate higher (the same batch, in more parts), model.remat=block, or batch_size lower"
+    )
     assert second["fits"].startswith("yes: 30.6 GiB of 39.4") and compiler == [256, 256]
 
 
@@ -83,6 +86,10 @@ def test_without_the_plugin_the_rest_is_planned_and_the_line_that_brings_it_is_s
         ([*CONFIG, "--device", "a1000"], "no such device; known are a100-80gb"),
         ([*CONFIG, "--device", "l4", "--utilisation", "1.5"], "--utilisation: expected a number"),
         ([*CONFIG, "--device", "v5e-8", "--config.batch_size=12"], "batch_size=12 is not a multiple of"),
+        (
+            [*CONFIG, "--device", "8xl4", "--config.mesh.fsdp=true", "--config.mesh.fsdp_devices=3"],
+            "mesh.fsdp_devices=3 does not divide the 8 devices evenly; give a divisor, or 0 for all",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(words, said, capsys):

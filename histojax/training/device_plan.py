@@ -25,7 +25,7 @@ from histojax.ssl.recipe import Recipe
 from histojax.ssl.state import TrainState
 from histojax.ssl.step import make_step
 from histojax.training.check import batch_faults
-from histojax.training.recipe import recipe_of, schedules_of, sharers
+from histojax.training.recipe import check_sharers, recipe_of, schedules_of, sharers
 
 COMPILES = 5  # at most, to find the largest batch
 
@@ -56,8 +56,7 @@ def recipe_for(config: ConfigDict, device: Device, count: int) -> Recipe:
     faults = list(batch_faults(config, recipe.shards, count))
     if config.batch_size % count:
         faults.append(f"batch_size={config.batch_size} is not a multiple of the {count} devices")
-    if count % sharers(config, count):
-        faults.append(f"the {count} devices cannot be shared by {sharers(config, count)} (config.mesh)")
+    check_sharers(config, count)
     if faults:
         raise UserError(f"{'; '.join(faults)} (change batch_size, or set mesh.batch_shards)")
     return recipe

@@ -190,11 +190,17 @@ def _verdict(plan: Plan) -> str:
         f"{plan.compiled.seconds:.0f} s, not checked on a device"
     )
     if peak is None:
-        return f"NO: the compiler found no room for batch {plan.batch}"
+        return f"NO: the compiler found no room for batch {plan.batch}. {_smaller(plan)}"
     share = f"{gib(peak)} of {gib(plan.device.memory)} ({100 * peak / plan.device.memory:.0f} %) a device; {how}"
     if not plan.fits:
-        return f"NO: {share}. Lower batch_size, set model.remat=block, or share the state with mesh.fsdp"
+        return f"NO: {share}. {_smaller(plan)}"
     return f"yes: {share}"
+
+
+def _smaller(plan: Plan) -> str:
+    """What takes less memory."""
+    share = ", mesh.fsdp=true" if plan.count > 1 and plan.sharers < plan.count else ""
+    return f"Set accumulate higher (the same batch, in more parts), model.remat=block{share}, or batch_size lower"
 
 
 def _memory(plan: Plan) -> str:

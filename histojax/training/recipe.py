@@ -58,6 +58,13 @@ def sharers(config: ConfigDict, devices: int) -> int:
     return (config.mesh.fsdp_devices or devices) if config.mesh.fsdp else 1
 
 
+def check_sharers(config: ConfigDict, devices: int) -> None:
+    """Raises UserError if the devices cannot share copies of the state as the configuration says."""
+    if devices % sharers(config, devices):
+        said = f"mesh.fsdp_devices={config.mesh.fsdp_devices}"
+        raise UserError(f"{said} does not divide the {devices} devices evenly; give a divisor, or 0 for all")
+
+
 def schedules_of(config: ConfigDict) -> Schedules:
     """The schedules of a checked configuration, over all its steps."""
     length, o, t = config.epoch_steps, config.optim, config.teacher

@@ -24,7 +24,7 @@ from histojax.training.evaluation_tiles import open_evaluation, open_training
 from histojax.training.first_state import abstract_state
 from histojax.training.loop import Loop, Stopped
 from histojax.training.plan import plan, state_bytes
-from histojax.training.recipe import recipe_of, sharers
+from histojax.training.recipe import check_sharers, recipe_of, sharers
 from histojax.training.resume import begun_run, check_same_tiles, check_step, facts_of, shards_to_use
 from histojax.training.same_everywhere import check_same_config, check_same_everywhere, check_same_folder
 from histojax.training.start import Start, load_start
@@ -124,8 +124,7 @@ def _check_devices(config: ConfigDict, recipe: Recipe) -> None:
     faults = list(batch_faults(config, recipe.shards, jax.device_count()))
     if config.batch_size % jax.device_count():
         faults.append(f"batch_size={config.batch_size} is not a multiple of the {jax.device_count()} devices")
-    if jax.device_count() % sharers(config, jax.device_count()):
-        faults.append(f"mesh.fsdp_devices={config.mesh.fsdp_devices} does not divide the {jax.device_count()} devices")
+    check_sharers(config, jax.device_count())
     if faults:
         raise UserError(f"{'; '.join(faults)} (change batch_size, or set mesh.batch_shards)")
 
