@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 
 class Interrupted(Exception):
@@ -26,7 +26,8 @@ class Stop:
     run is written to survive that.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[str, int], None] | None = None) -> None:
+        self._tell = tell  # is told in words, and with which exit code, that the process ends at once
         self.signal = 0
         self.unsaved = False  # whether steps were made since the start that no checkpoint on disk has
 
@@ -64,6 +65,8 @@ class Stop:
         if self.signal or not self.unsaved:
             why = "not saved" if self.unsaved else "nothing to save; the same command starts again from here"
             os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"\n{name}: {why}\n".encode())
+            if self._tell:
+                self._tell(f"{name}: {why}", 128 + number)
             os._exit(128 + number)
         self.signal = number
         print(f"\n{name}: saving after this step; once more to abort", file=sys.stderr, flush=True)

@@ -59,7 +59,7 @@ def _train(
     start_backend(all_memory=not plan_only)
     main = together.main
     with contextlib.ExitStack() as stack:
-        stop = Stop()
+        stop = Stop(together.leave)
         if catch_signals:
             stack.enter_context(stop.listening())
         folder = stack.enter_context(RunFolder(workdir)) if main and not plan_only else None

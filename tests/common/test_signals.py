@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from histojax.common import signals
 from histojax.common.signals import Stop
 
 PROGRAM = """
@@ -82,3 +83,11 @@ def test_another_thread_can_use_it_without_listening():
     thread.start()
     thread.join()
     assert entered == [signal.getsignal(signal.SIGTERM)]
+
+
+def test_others_are_told_before_the_process_ends_at_once(monkeypatch):
+    """Of several processes the others would else find this one gone, and die amid their work."""
+    came = []
+    monkeypatch.setattr(signals.os, "_exit", lambda code: came.append(code))
+    Stop(lambda *told: came.append(told))._ask(signal.SIGTERM)
+    assert came[0] == ("SIGTERM: nothing to save; the same command starts again from here", 143) and came[1] == 143
