@@ -56,7 +56,8 @@ def _main(argv: list[str]) -> int:
     values = _arguments(words)
     if not values.config:
         raise UserError(f"--config FILE is missing, {config_flags.EXAMPLE}")
-    if not values.device:
+    names = [name for name in (values.device or "").split(",") if name.strip()]
+    if not names:
         raise UserError("--device NAME is missing, for example --device a100-80gb (see --help)")
     utilisation = _share(values.utilisation)
     config = config_flags.read_config(values.config, changes)
@@ -64,7 +65,7 @@ def _main(argv: list[str]) -> int:
     from histojax.parallel import deviceless, devices  # jax is imported only now: a typo above costs no start-up
     from histojax.training.device_report import as_json, in_words, make_plan
 
-    asked = [devices.parse(name) for name in values.device.split(",")]
+    asked = [devices.parse(name) for name in names]
     deviceless.start_without_devices()
     plans = []
     for device, count in asked:

@@ -106,7 +106,8 @@ def _check(found: Cluster) -> None:
     if found.count is None or found.index is None:
         return
     if not 0 <= found.index < found.count:
-        raise UserError(f"{found.started_by}: process {found.index} of {found.count}: counted from 0 to count - 1")
+        expected = "expected a count of at least 1 and an index from 0 to count - 1"
+        raise UserError(f"{found.started_by}: process {found.index} of {found.count}: {expected}")
     if found.address is None:
         raise UserError(
             f"{found.started_by} does not say where process 0 of {found.count} runs: set {ADDRESS}=HOST:PORT, the same "

@@ -136,8 +136,8 @@ def batch_faults(c: ConfigDict, shards: int, devices: int = 1) -> Iterator[str]:
     whole = math.lcm(shards, devices)
     if c.accumulate > 1 and c.batch_size % (whole * c.accumulate):
         yield (
-            f"accumulate={c.accumulate} parts do not divide batch_size={c.batch_size} evenly: each needs a multiple of "
-            f"{whole} images (the shards and devices)"
+            f"accumulate={c.accumulate} parts do not divide batch_size={c.batch_size} evenly"
+            + (f": each needs a multiple of {whole} images (the shards and devices)" if whole > 1 else "")
         )
     comparing = [name for name in ("koleo_weight", "kde_weight") if c.loss[name] and images < 2]
     if comparing:

@@ -250,7 +250,8 @@ def _disk(plan: Plan) -> str:
     tiles = ""
     if r.bytes_a_tile:
         count = r.tiles or 100_000
-        tiles = f"tiles {count * r.bytes_a_tile / 1e9:.3g} GB ({count:,} of {r.bytes_a_tile / 1000:.3g} kB), "
+        known = "" if r.tiles else "for example, as the tiles are not here: "
+        tiles = f"tiles {count * r.bytes_a_tile / 1e9:.3g} GB ({known}{count:,} of {r.bytes_a_tile / 1000:.3g} kB), "
     return (
         f"{tiles}checkpoints {kept / 1e9:.3g} GB ({plan.checkpoints} of {plan.state_bytes / 1e9:.3g}), "
         f"exports {plan.export_bytes / 1e9:.3g} GB"

@@ -92,7 +92,7 @@ def test_a_slice_of_several_hosts(monkeypatch):
         ({"JAX_COORDINATOR_ADDRESS": "node1"}, "JAX_COORDINATOR_ADDRESS=node1: expected HOST:PORT"),
         ({"JAX_COORDINATOR_ADDRESS": "node1:99999"}, "JAX_COORDINATOR_ADDRESS=node1:99999: expected HOST:PORT"),
         ({"JAX_NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES=two: expected a whole number"),
-        ({"JAX_PROCESS_ID": "2"}, "process 2 of 2: counted from 0"),
+        ({"JAX_PROCESS_ID": "2"}, "process 2 of 2: expected a count"),
     ],
 )
 def test_half_of_what_is_needed_is_an_error(changes, expected):
