@@ -19,7 +19,6 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from orbax.checkpoint._src.serialization import tensorstore_utils
 
 from histojax.common.errors import UserError
 from histojax.common.locks import has_locks
@@ -200,8 +199,13 @@ def _only(abstract: Any, wanted: Any) -> Any:
 def _lock_as_the_storage_can(folder: Path) -> None:
     """Orbax writes nothing where the storage has no file locks, unless it is told to make files that mean a lock.
 
-    It has no public setting for it. A file that a killed process leaves lies in an unfinished checkpoint, which goes.
+    It has no public setting for it; an Orbax without the private one locks as it will. A file that a killed process
+    leaves lies in an unfinished checkpoint, which goes.
     """
+    try:
+        from orbax.checkpoint._src.serialization import tensorstore_utils
+    except ImportError:
+        return
     mode = {"mode": "os" if has_locks(folder) else "lockfile"}
     for name in ("_BASE_TS_CONTEXT", "_DEFAULT_OCDBT_TS_CONTEXT"):
         getattr(tensorstore_utils, name, {})["file_io_locking"] = mode
