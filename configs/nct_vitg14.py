@@ -4,8 +4,8 @@
         --config.data.train=NCT-CRC-HE-100K --config.eval.test=CRC-VAL-HE-7K
 
 Needs: the two folders of Zenodo record 1214456, the weights `dinov2_vitg14` (downloaded once, 4.2 GiB), one GPU: a
-step of batch 32 takes 29.9 GiB on an A100, one of 312 still fits its 80 GB (planned, `histojax plan`; not run); or several
-with --config.mesh.fsdp=true: batch 256 on 8 x A100 takes 10.7 GiB each (planned as well).
+step of batch 32 takes 29.9 GiB on an A100, one of 312 still fits its 80 GB (planned, `histojax plan`; not run); or
+several with --config.mesh.fsdp=true: batch 256 on 8 x A100 takes 10.7 GiB each (planned as well).
 Time: about 7.5 hours on one A100 (derived: 9.2 TFLOP a tile, 35 % of 312 TFLOP/s, 10,000 steps; not run).
 Expected (the paper, CRC-VAL-HE-7K, balanced accuracy): 20-NN 0.91 before, 0.93 after; linear 0.92 and 0.94.
 """

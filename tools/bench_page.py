@@ -73,7 +73,7 @@ AIMS = (
     Aim("planned: ViT-g, batch 32, a card of 40 GB", "plan", "nct_vitg14, batch 32", lambda r: r["peak_gib"], 37, False,
         unit=" GiB"),
     Aim("planned: compiling ViT-S for an A100", "plan", "nct_vits14", lambda r: r["compile_seconds"], 60, False,
-        unit=" s"),
+        why="on one core of this machine; the next start reads it from the cache", unit=" s"),
 )  # fmt: skip
 
 
