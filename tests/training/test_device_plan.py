@@ -94,7 +94,7 @@ def test_the_step_compiles_for_a_device_that_is_not_there(name):
 def test_the_papers_configurations_compile_and_fit(paper, name):
     if not os.environ.get(MINUTES):
         pytest.skip(f"takes minutes: set {MINUTES}=1")
-    config = config_flags.read_config(f"configs/{paper}.py", [])
+    config = config_flags.read_config(f"configs/{paper}.py", {})
     check(config)
     compiled, limit = planned(config, name)
     assert compiled.peak < limit
