@@ -100,15 +100,12 @@ def evaluators(k: int = 20) -> tuple[Evaluator, ...]:
         ),
         Evaluator("ridge", ridge_accuracy, "ridge_balanced_accuracy", "ridge probe", accuracy, True),
         Evaluator(
-            *("rankme", rank, "rankme", "RankMe", "RankMe of the teacher's features", False),
-            watch="first",
-            zero=True,
-            chooses=True,
-            guard="eval_spread",
+            "rankme", rank, "rankme", "RankMe", "RankMe of the teacher's features", False, watch="first", zero=True,
+            chooses=True, guard="eval_spread",
         ),
         Evaluator("spread", spread_of, "eval_spread", "evaluation tiles", spread, False, zero=True),
         Evaluator("slides", slides, "slides_auroc", "mean pooling", "AUROC of patients", False, of_slides=True),
-    )
+    )  # fmt: skip
 
 
 def chooser(rows: tuple[Evaluator, ...], by: str = "auto", labelled: bool = True) -> Evaluator:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from histojax.evaluation.intervals import bootstrap
+from histojax.evaluation.intervals import bootstrap, witnesses
+from histojax.evaluation.results import Predictions
 from histojax.evaluation.weighted import classification_scorer
 
 DRAWS = 400
@@ -16,9 +17,8 @@ def half_width(labels: np.ndarray, called: np.ndarray, groups: np.ndarray | None
     Patients or slides are drawn where `groups` (n,) names them ("": a tile stands for itself), else tiles. The same
     numbers each time: the draws have a seed of their own.
     """
-    names = np.char.add("tile ", np.arange(len(labels)).astype(str))
-    if groups is not None:
-        names = np.where(np.asarray(groups) == "", names, groups)
+    tiles = np.arange(len(labels)).astype(str)
+    names = witnesses(Predictions("", "", None, tiles, labels, called, groups=groups))
     classes = int(max(labels.max(), called.max())) + 1
     score = classification_scorer(labels, called, None, classes)
     low, high = bootstrap(score, len(labels), names, DRAWS)["balanced_accuracy"]

@@ -144,17 +144,15 @@ class Checkpoints:
 
         The large arrays are read first: what a read needs beside its array is then not on top of a whole state.
         """
-        sizes = jax.tree.map(size, abstract)
-        half = max(jax.tree.leaves(sizes)) / 2
-        large = jax.tree.map(lambda size: size > half, sizes)
-        first, _ = self._read_some(step, _only(abstract, large), max(jax.tree.leaves(sizes)))
-        small = jax.tree.map(operator.not_, large)
-        room = max((size for size in jax.tree.leaves(sizes) if size <= half), default=0)
-        rest, notes = self._read_some(step, _only(abstract, small), room)
+        half = max(map(size, jax.tree.leaves(abstract))) / 2
+        large = jax.tree.map(lambda x: size(x) > half, abstract)
+        first, _ = self._read_some(step, _only(abstract, large), size)
+        rest, notes = self._read_some(step, _only(abstract, jax.tree.map(operator.not_, large)), size)
         return jax.tree.map(lambda one, other, large: one if large else other, first, rest, large), notes
 
-    def _read_some(self, step: int, abstract: Any, room: int) -> tuple[Any, dict]:
-        """(the arrays of `abstract`, notes), with about `room` bytes at a time on their way."""
+    def _read_some(self, step: int, abstract: Any, size: Callable[[Any], int]) -> tuple[Any, dict]:
+        """(the arrays of `abstract` that are wanted, notes), about the largest one's bytes at a time on their way."""
+        room = max((size(x) for x in jax.tree.leaves(abstract) if x is not ocp.PLACEHOLDER), default=0)
         handler = ocp.PyTreeCheckpointHandler(restore_concurrent_gb=1.1 * room / 1e9, multiprocessing_options=alone())
         state = ocp.args.PyTreeRestore(abstract, restore_args=jax.tree.map(_restore_args, abstract))
         with reader(self.folder, handler) as manager:

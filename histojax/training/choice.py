@@ -82,8 +82,7 @@ def in_words(config: ConfigDict, tiles: online.EvalTiles) -> str:
     """What will choose, for the plan."""
     row = chooser_of(config, tiles)
     if row is None:
-        off = config.checkpoint.best == "last"
-        return "not kept (checkpoint.best=last)" if off else f"none is picked: {tiles.no_best}"
+        return f"none is picked: {why_none(config, tiles)}"
     if row.needs_labels:
         return f"the checkpoint with the highest {row.title} on validation; test is reported, never chosen on"
     why = f" ({tiles.no_best})" if tiles.no_best else ""

@@ -109,9 +109,9 @@ def test_large_arrays_are_read_before_small_ones(folder, monkeypatch):
     checkpoints = Checkpoints(folder)
     plain = checkpoints._read_some
 
-    def watched(step, abstract, room):
+    def watched(step, abstract, size):
         read.append([x.size for x in jax.tree.leaves(abstract) if x is not ocp.PLACEHOLDER])
-        return plain(step, abstract, room)
+        return plain(step, abstract, size)
 
     monkeypatch.setattr(checkpoints, "_read_some", watched)
     found, _ = checkpoints.restore(state(0, size=300))
