@@ -226,7 +226,7 @@ def _export() -> ConfigDict:
     return ConfigDict(
         dict(
             layouts=("meta", "timm"),  # names of the tensors: meta, timm, hf
-            steps=(),  # also at these steps, not only at the end
+            steps=(),  # also at these steps, 0 being the start, not only at the end
         )
     )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file
 
 from histojax import train
 from histojax.__main__ import main as histojax
@@ -286,6 +287,19 @@ PRESETS = {  # drop path, softmax centering and the intended blur; what tissue n
     "dinov2": {"model.drop_path": 0.3, "loss.centering": "softmax", "crops.blur_p": [1.0, 0.1, 0.5]},
     "pathology": {"loss.kde_weight": 0.05, "loss.koleo_weight": 0.0, "crops.transpose": 0.5, "crops.hue": 0.0},
 }
+
+
+def test_the_start_is_exported_as_it_was_loaded(straight, environment, tmp_path):
+    file = straight[0] / "export" / "meta" / "model.safetensors"
+    steps, only = "--config.export.steps=0,1", "--config.stop_step=1"
+    done = finish(environment, tmp_path / "run", f"--config.model.weights={file}", steps, only)
+    assert done.returncode == 0, done.stderr
+    start, later = (
+        load_file(tmp_path / "run" / "export" / f"step_{step:07d}" / "meta" / "model.safetensors") for step in (0, 1)
+    )
+    loaded = load_file(file)
+    assert start.keys() == loaded.keys() and all(np.array_equal(start[name], loaded[name]) for name in loaded)
+    assert any(not np.array_equal(later[name], loaded[name]) for name in loaded)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

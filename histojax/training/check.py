@@ -168,5 +168,5 @@ def _together(c: ConfigDict) -> Iterator[str]:
         yield f"model.train={error}"
     yield from batch_faults(c, max(c.mesh.batch_shards, 1))
     for step in c.export.steps:
-        if not isinstance(step, int) or not 1 <= step <= last_step(c):
-            yield f"export.steps={step!r} is not a step of this run, 1 to {last_step(c)}"
+        if not isinstance(step, int) or not 0 <= step <= last_step(c):
+            yield f"export.steps={step!r} is not a step of this run, 0 to {last_step(c)}"

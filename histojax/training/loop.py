@@ -162,10 +162,11 @@ class Loop:
         self.progress = Progress(self.last, self.step, stream=stream)
         if resumed is None:
             self.evaluate()
+            if 0 in c.export.steps:
+                self.save()
         elif self.notes.evaluation_due:
             self._evaluate()
-        if resumed is not None:
-            self._export()
+        self._export()
 
     def train(self) -> None:
         """Steps from where the run stands to its end; raises Stopped on a signal or a verdict.
