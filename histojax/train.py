@@ -36,7 +36,7 @@ flags:
 
 examples:
   histojax train --config configs/quickstart.py --workdir runs/quickstart
-  histojax train --config configs/small_cpu.py --workdir runs/mine --config.data.train=my_tiles/
+  histojax train --config configs/finetune_cpu.py --workdir runs/mine --config.data.train=my_tiles/
   histojax train --config configs/nct_vits14.py --workdir runs/nct --config.data.train=NCT-CRC-HE-100K --check
 
 tiles:

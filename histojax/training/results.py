@@ -201,5 +201,5 @@ def _commands(loop: Loop) -> list[str]:
 
 def next_command(loop: Loop) -> str:
     """The command to type for other tiles."""
-    config = "configs/small_cpu.py" if jax.default_backend() == "cpu" else "configs/nct_vits14.py"
+    config = "configs/finetune_cpu.py" if jax.default_backend() == "cpu" else "configs/nct_vits14.py"
     return f"python -m histojax.train --config {config} --workdir runs/mine --config.data.train=YOUR_TILES"

@@ -41,7 +41,7 @@ def test_a_config_is_possible_and_explains_itself(path):
 def test_all_configs_are_there():
     names = {path.stem for path in FILES}
     assert {"quickstart", "nct_vits14", "nct_vitg14", "tcga_vits14", "tcga_vitg14", "small_cpu"} <= names
-    assert "pathology_vits14" in names
+    assert {"pathology_vits14", "finetune_cpu", "finetune_gpu"} <= names
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,13 @@ def test_the_settings_of_the_paper(name, size, batch, lr, total, last, warmup):
     assert config.optim.warmup_epochs * config.epoch_steps == warmup
     assert config.head.prototypes == 65536 and not config.ibot_head.separate
     assert config.loss.koleo_eps == 1e-4 and config.crops.vflip == 0.5
+
+
+def test_the_gpu_finetunes_by_the_recipe_that_was_measured_on_a_cpu():
+    cpu, gpu = (dict(leaves(load(path).get_config())) for path in FILES if path.stem.startswith("finetune_"))
+    ways = ("batch_size", "epoch_steps", "data.workers", "eval.every", "eval.max_tiles", "checkpoint.every")
+    assert {name for name, value in cpu.items() if value != gpu[name]} <= {"name", "export.steps", *ways}
+    assert cpu["crops.hed_p"] == (1.0, 1.0, 1.0) and cpu["teacher.momentum"] < 0.95 and cpu["model.grid_px"] == 224
 
 
 def test_the_pathology_preset_differs_from_the_paper_in_these_leaves_alone():
