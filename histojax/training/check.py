@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from histojax.common.errors import UserError
-from histojax.config import last_step, leaves, paper
+from histojax.config import leaves, paper
 from histojax.models.sizes import SIZES
 from histojax.ssl.choice import parse_choice
 
@@ -168,5 +168,5 @@ def _together(c: ConfigDict) -> Iterator[str]:
         yield f"model.train={error}"
     yield from batch_faults(c, max(c.mesh.batch_shards, 1))
     for step in c.export.steps:
-        if not isinstance(step, int) or not 0 <= step <= last_step(c):
-            yield f"export.steps={step!r} is not a step of this run, 0 to {last_step(c)}"
+        if not isinstance(step, int) or step < 0:  # one after the end is told in the plan
+            yield f"export.steps={step!r} is not a step, 0 being the start"

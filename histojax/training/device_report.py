@@ -95,7 +95,7 @@ def make_plan(
         flops=step_flops(recipe, config.batch_size, count),
         state_bytes=state_bytes(jax.eval_shape(recipe.start, shapes)),
         checkpoints=config.checkpoint.keep + (config.checkpoint.best != "last") + 1,
-        export_bytes=(len(config.export.steps) + 1)
+        export_bytes=(sum(step < last_step(config) for step in config.export.steps) + 1)
         * (len(config.export.layouts) * state_bytes(shapes["backbone"]) + 2 * state_bytes(shapes)),
         reading=reading_rate(config),
     )

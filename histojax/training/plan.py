@@ -45,7 +45,7 @@ def plan(config: ConfigDict, recipe: Recipe, source: Any, tiles: online.EvalTile
         "crops": f"2 x {c.global_px} px + {c.local_crops} x {c.local_px} px from {config.data.tile_px} px",
         "positions": _positions(config, recipe),
         "steps": f"{steps} of {config.batch_size} images ({passes:.1f} passes), schedules over "
-        f"{config.epochs * config.epoch_steps}",
+        f"{config.epochs * config.epoch_steps}{_too_late(config)}",
         "device": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), "
         f"{np.dtype(v.dtype).name} matmuls, {_attention(recipe)}state {state_bytes(state) / 2**30:.2f} GiB"
         + (" over all devices" if config.mesh.fsdp else "")
@@ -54,6 +54,11 @@ def plan(config: ConfigDict, recipe: Recipe, source: Any, tiles: online.EvalTile
         "best": choice.in_words(config, tiles),
     }
     return "\n".join(f"{name:11s} {value}" for name, value in rows.items() if value)
+
+
+def _too_late(config: ConfigDict) -> str:
+    late = [step for step in config.export.steps if step > last_step(config)]
+    return f"; none is exported at {', '.join(map(str, late))}, after the end (export.steps)" if late else ""
 
 
 def _attention(recipe: Recipe) -> str:

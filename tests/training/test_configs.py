@@ -117,7 +117,7 @@ IMPOSSIBLE = {
     "optim.base_lr": float("inf"),
     "optim.warmup_epochs": -1,
     "model.train": "last:13",
-    "export.steps": (10_001,),
+    "export.steps": (-1,),
     "export.layouts": ("onnx",),
     "eval.image_px": 225,
     "model.grid_px": 225,

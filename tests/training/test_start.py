@@ -131,12 +131,26 @@ def test_heads_of_another_size_are_refused(folder):
         load_start(config, tiny_recipe(head__hidden=64), offline=True)
 
 
-def licence_row(start, config):
-    """The line of the plan that says what the starting weights allow."""
+def row_of_plan(name, start, config):
+    """The line of that name in the plan."""
     recipe = tiny_recipe()
     source = open_training(config)
     text = plan(config, recipe, source, open_evaluation(config, source), start)
-    return next((line for line in text.splitlines() if line.startswith("licence ")), "")
+    return next((line for line in text.splitlines() if line.startswith(f"{name} ")), "")
+
+
+def licence_row(start, config):
+    """The line of the plan that says what the starting weights allow."""
+    return row_of_plan("licence", start, config)
+
+
+def test_exports_after_the_end_are_told(folder):
+    _, start = start_of(folder, weights="teacher_checkpoint.pth")
+    config = tiny_config(export__steps=(0, 1, 98, 99))
+    config.epochs, config.epoch_steps, config.stop_step = 10, 10, 3
+    assert row_of_plan("steps", start, config).endswith("; none is exported at 98, 99, after the end (export.steps)")
+    config.export.steps = (0, 3)
+    assert row_of_plan("steps", start, config).endswith("schedules over 100")
 
 
 def test_a_copy_of_a_published_file_comes_under_its_licence(folder, monkeypatch):
