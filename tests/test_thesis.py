@@ -74,6 +74,18 @@ def test_the_report_holds_every_encoder_against_the_start_and_against_colour(tmp
     assert (tmp_path / "thesis.png").stat().st_size > 10_000 and (tmp_path / "thesis.csv").exists()
 
 
+def test_encoders_are_judged_on_the_test_and_further_sets_on_one_half(tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(thesis, "_histojax", called.append)
+    monkeypatch.setattr(thesis, "read_results", lambda folder: folder.name)
+    encoders = [thesis.Encoder("a", "runs/a"), thesis.Encoder("b", "uni")]
+    assert list(thesis.judge(asked(), tmp_path / "out", encoders, tmp_path)) == ["a", "b", report.HISTOGRAM]
+    thesis.judge(asked(), tmp_path / "out", encoders, "idc.csv")
+    own, other = (" ".join(words) for words in called)
+    assert f"--train {tmp_path / 'fit.csv'} --test {tmp_path / 'test.csv'} " in own and "--draws 50" in own
+    assert "--train idc.csv --test-share 0.5 " in other and "--encoder a=runs/a --encoder b=uni" in other
+
+
 def training(folder):
     """The numbers of a training whose validation is best at step 5, while RankMe goes on growing without spread."""
     rows = []

@@ -213,23 +213,12 @@ def judge(asked: argparse.Namespace, out: Path, encoders: Sequence[Encoder], til
     return {name: read_results(out / name) for name in [*(one.name for one in encoders), HISTOGRAM]}
 
 
-def _evaluate(asked: argparse.Namespace, fit: Sequence[str], test: Sequence[str], words: Sequence[str]) -> None:
-    held = ["--test", *test] if test else ["--test-share", "0.5"]
-    _histojax(
-        [
-            "evaluate",
-            "patch",
-            "--train",
-            *fit,
-            *held,
-            "--shots",
-            "0",
-            "--draws",
-            str(asked.draws),
-            "--overwrite",
-            *words,
-        ]
-    )
+def _evaluate(
+    asked: argparse.Namespace, fit: Sequence[str | Path], test: Sequence[str | Path], words: Sequence[str]
+) -> None:
+    held = ["--test", *map(str, test)] if test else ["--test-share", "0.5"]
+    held += ["--shots", "0", "--draws", str(asked.draws), "--overwrite"]
+    _histojax(["evaluate", "patch", "--train", *map(str, fit), *held, *words])
 
 
 def whitened(asked: argparse.Namespace, judged: Path, start: str, sets: Sequence[str]) -> dict[str, Results]:
