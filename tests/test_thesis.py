@@ -94,7 +94,7 @@ def training(folder):
         rows[-1] |= {"test/knn_balanced_accuracy": 0.5, "test/ridge_balanced_accuracy": 0.6}
     for name, lines in (("metrics.jsonl", rows), ("timing.jsonl", [{"step": 10, "train_seconds": 118.0}])):
         (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (folder / "config.json").write_text('{"batch_size": 32}')
+    (folder / "config.json").write_text('{"config": {"batch_size": 32}}')
     return folder
 
 

@@ -107,7 +107,7 @@ def _chosen(row: Any, evaluations: Sequence[dict[str, float]]) -> int | None:
 
 def _effort(run: Path, changes: Sequence[str]) -> str:
     """What a training changed, how much it saw and how long it took, from its own clock."""
-    batch = json.loads((run / "config.json").read_text())["batch_size"]
+    batch = json.loads((run / "config.json").read_text())["config"]["batch_size"]
     last = read_metrics(run / TIMING)[-1:]
     seen = [f"{row['step']} steps of {batch} tiles in {row['train_seconds'] / 60:.0f} minutes" for row in last]
     return f"- `{run.name}`: " + "; ".join([*seen, *(f"`{change}`" for change in changes)])
