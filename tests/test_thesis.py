@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,7 +31,22 @@ def test_whole_patients_are_tested_and_training_sees_none_of_them(tmp_path):
     assert words.startswith(
         f"by patient: {len(fit)} tiles to fit on, {len(test)} to test on; training sees {len(train)}"
     )
-    assert f"({140 - len(test) - len(train)} of --more are left out" in words
+    assert f"; {140 - len(test) - len(train)} of --more are left out (0 of a stain of the test" in words
+
+
+def test_a_copy_of_a_test_tile_under_another_patient_is_not_trained_on(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(8):
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,{'ab'[number % 2]},P{number // 2}")
+    (tmp_path / "tiles.csv").write_text("\n".join(["file,label,patient", *rows]))
+    (tmp_path / "more.csv").write_text("\n".join(["file,patient", *(f"{number}.png,Q" for number in range(8))]))
+    asked_for = asked(tiles=str(tmp_path / "tiles.csv"), more=[str(tmp_path / "more.csv")])
+    folder = thesis.part_tiles(asked_for, tmp_path / "split")
+    test, more = (open_source(str(folder / f"{part}.csv")) for part in ("test", "more"))
+    tested = {Path(test.name(i)).name for i in range(len(test))}
+    assert tested and {Path(more.name(i)).name for i in range(len(more))} == {f"{n}.png" for n in range(8)} - tested
 
 
 def test_a_split_is_made_once_and_never_for_other_tiles(tmp_path):

@@ -4,7 +4,8 @@
 
   --tiles TILES      labelled tiles (whatever histojax train takes). Parted in tiles to fit on and tiles to test on, by
                      patient or slide where they are known, else by stain (--split); training sees no test tile
-  --more TILES ...   further tiles to train on; labels among them only keep stain clusters of the test out
+  --more TILES ...   further tiles to train on, without those of patients, slides or stains of the test and copies of
+                     its tiles; labels among them serve that alone
   --weights W        what training starts from: a published name (fetched once) or a file (default dinov2_vits14)
   --config FILE      of the training (default configs/finetune_cpu.py); --config.LEAF=VALUE changes it in all runs
   --variant NAME [LEAF=VALUE ...]   one more training with other settings, e.g. --variant lora model.train=lora:8
@@ -42,8 +43,10 @@ sys.path.insert(0, str(ROOT))  # the checkout that this tool lies in
 import numpy as np  # noqa: E402
 from thesis_report import HISTOGRAM, OWN, WHITENED, write_report  # noqa: E402
 
+from histojax.audit import FOUND  # noqa: E402
+from histojax.audit import main as audit  # noqa: E402
 from histojax.common.errors import UserError  # noqa: E402
-from histojax.common.files import replacing, write_atomic  # noqa: E402
+from histojax.common.files import read_json, replacing, write_atomic  # noqa: E402
 from histojax.data.sources import open_source  # noqa: E402
 from histojax.data.split import split_labelled  # noqa: E402
 from histojax.data.subset import write_subset  # noqa: E402
@@ -120,7 +123,9 @@ def _named(option: str, text: str) -> tuple[str, str]:
 def _plain(option: str, name: str) -> str:
     """The name, if it can be that of a folder beside those of the tool."""
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or name in (MAIN, OWN, HISTOGRAM, WHITENED):
-        raise UserError(f"{option} {name}: names are letters, digits, _ . -, and none of {MAIN}, {OWN}, {HISTOGRAM}")
+        raise UserError(
+            f"{option} {name}: names are letters, digits, _ . -, and none of {MAIN}, {OWN}, {HISTOGRAM}, {WHITENED}"
+        )
     return name
 
 
@@ -139,7 +144,7 @@ def part_tiles(asked: argparse.Namespace, folder: Path) -> Path:
     how |= {"fingerprint": source.fingerprint()}
     facts = folder / "split.json"
     if facts.is_file():
-        there = json.loads(facts.read_text())
+        there = read_json(facts)
         if {key: there.get(key) for key in how} != how:
             raise UserError(f"{facts}: the tiles were parted in another way or are others; choose another --out")
         print(f"split      {there['words']}")
@@ -147,48 +152,59 @@ def part_tiles(asked: argparse.Namespace, folder: Path) -> Path:
     if not 0 < asked.test_share < 1:
         raise UserError(f"--test-share {asked.test_share}: expected a share between 0 and 1, such as 0.4")
     pools = [(spec, open_source(spec)) for spec in asked.more]
-    fit, test, kept, words = _parted(asked, source, [pool for _, pool in pools])
+    fit, test, kept, words = _parted(asked, source, pools)
     folder.mkdir(parents=True, exist_ok=True)
     write_subset(folder / "fit.csv", [(asked.tiles, source, fit)])
     write_subset(folder / "test.csv", [(asked.tiles, source, test)])
-    rest = [(spec, pool, rows) for (spec, pool), rows in zip(pools, kept) if len(rows)]
-    write_subset(folder / "train.csv", [(asked.tiles, source, fit), *rest])
-    if rest:
-        write_subset(folder / "more.csv", rest)
-    more = sum(map(len, kept))
-    words = f"{words}: {len(fit)} tiles to fit on, {len(test)} to test on; training sees {len(fit) + more}"
-    if unused := len(source) - len(fit) - len(test):
-        words += f"; {unused} of --tiles are neither (no label, or unreadable)"
-    if pools:
-        dropped = sum(len(pool) for _, pool in pools) - more
-        words += f" ({dropped} of --more are left out: of a stain, patient or slide of the test)"
+    seen = [(asked.tiles, source, fit)]
+    if any(map(len, kept)):
+        more = _clean(folder, [(*pool, rows) for pool, rows in zip(pools, kept) if len(rows)])
+        seen.append((str(folder / "more.csv"), more, np.arange(len(more))))
+    write_subset(folder / "train.csv", seen)
+    words += _counts(source, fit, test, sum(len(rows) for *_, rows in seen[1:]), [pool for _, pool in pools], kept)
     write_atomic(facts, json.dumps({**how, "words": words}, indent=1) + "\n")
     print(f"split      {words}")
     return folder
 
 
 def _parted(
-    asked: argparse.Namespace, source: Source, pools: Sequence[Source]
+    asked: argparse.Namespace, source: Source, pools: Sequence[tuple[str, Source]]
 ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], str]:
-    """Numbers of the tiles to fit on, to test on, of each pool those that training may see; how, in words."""
+    """Numbers of the tiles to fit on, to test on, of each pool those that are not of a stain of the test; in words."""
     if asked.split == "stain" or (asked.split == "auto" and source.groups is None):
         split = split_by_stain(source, asked.test_share)
-        kept = [np.flatnonzero(outside_test(split, pool)) for pool in pools]
+        kept = [np.flatnonzero(outside_test(split, pool)) for _, pool in pools]
         return split.fit, split.test, kept, "by stain"
     if source.groups is None:
         raise UserError(f"--split groups: no patient or slide of {asked.tiles} is known; take --split stain")
+    for spec, pool in pools:
+        if pool.groups is None:
+            raise UserError(f"--more {spec}: of unknown patients or slides, so tiles of the test's may be among it")
     fit, test = split_labelled(source, asked.test_share, 0)
-    unknown = [spec for spec, pool in zip(asked.more, pools) if pool.groups is None]
-    if unknown:
-        raise UserError(f"--more {unknown[0]}: of unknown patients or slides, so tiles of the test's may be among it")
-    return fit, test, [_outside_groups(source, test, pool) for pool in pools], f"by {source.facts.group_kind}"
+    return fit, test, [np.arange(len(pool)) for _, pool in pools], f"by {source.facts.group_kind}"
 
 
-def _outside_groups(source: Source, test: np.ndarray, pool: Source) -> np.ndarray:
-    """Numbers of the tiles of a pool that are of no patient or slide of the test."""
-    assert source.groups is not None and pool.groups is not None
-    tested = {str(source.groups[i]) for i in test.tolist()} - {""}
-    return np.array([i for i in range(len(pool)) if str(pool.groups[i]) not in tested], np.int64)
+def _counts(
+    source: Source, fit: np.ndarray, test: np.ndarray, more: int, pools: Sequence[Source], kept: Sequence[np.ndarray]
+) -> str:
+    """What is where, and how many tiles are nowhere, and why."""
+    words = f": {len(fit)} tiles to fit on, {len(test)} to test on; training sees {len(fit) + more}"
+    if unused := len(source) - len(fit) - len(test):
+        words += f"; {unused} of --tiles are neither (no label, or unreadable)"
+    if not pools:
+        return words
+    whole, outside = sum(map(len, pools)), sum(map(len, kept))
+    why = f"{whole - outside} of a stain of the test, {outside - more} by histojax audit, see split/audit"
+    return f"{words}; {whole - more} of --more are left out ({why})"
+
+
+def _clean(folder: Path, pool: Sequence[tuple[str, Source, np.ndarray]]) -> Source:
+    """What `histojax audit` leaves of further tiles (more.csv): no patient or slide and no copy of the test's."""
+    write_subset(folder / "pool.csv", pool)
+    words = [str(folder / "pool.csv"), "--against", str(folder / "test.csv"), "--out", str(folder / "audit")]
+    if audit([*words, "--write-clean", str(folder / "more.csv")]) not in (0, FOUND):
+        raise SystemExit(2)
+    return open_source(str(folder / "more.csv"))
 
 
 def train(asked: argparse.Namespace, workdir: Path, parts: Path, leaves: Sequence[str]) -> Path:
@@ -223,8 +239,7 @@ def _evaluate(
 
 def whitened(asked: argparse.Namespace, judged: Path, start: str, sets: Sequence[str]) -> dict[str, Results]:
     """{set: results} of the start's features, whitened by those of the tiles that are fitted on in OWN."""
-    folders = {part: judged / OWN / "features" / part / f"features_{start}" for part in ("train", "test")}
-    whiten = whitening(read_patches([folders["train"]]).features)
+    whiten = whitening(read_patches([judged / OWN / "features" / "train" / f"features_{start}"]).features)
     found = {}
     for name in sets:
         files = []

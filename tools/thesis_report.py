@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from histojax.common.files import replacing, write_atomic
+from histojax.common.files import read_json, replacing, write_atomic
 from histojax.common.tables import write_table
 from histojax.evaluation.comparison import compare
 from histojax.evaluation.evaluators import chooser, evaluators
@@ -44,7 +43,7 @@ def write_report(
     rows = [row for name, results in judged.items() for row in _rows(name, results, start, draws)]
     write_table(out / "thesis.csv", titles, rows)
     _draw(out / "thesis.png", judged[OWN], steps)
-    split = json.loads((out / "split" / "split.json").read_text())["words"]
+    split = read_json(out / "split" / "split.json")["words"]
     words = [
         f"# {title}",
         f"Tiles parted {split}.",
@@ -107,7 +106,7 @@ def _chosen(row: Any, evaluations: Sequence[dict[str, float]]) -> int | None:
 
 def _effort(run: Path, changes: Sequence[str]) -> str:
     """What a training changed, how much it saw and how long it took, from its own clock."""
-    batch = json.loads((run / "config.json").read_text())["config"]["batch_size"]
+    batch = read_json(run / "config.json")["config"]["batch_size"]
     last = read_metrics(run / TIMING)[-1:]
     seen = [f"{row['step']} steps of {batch} tiles in {row['train_seconds'] / 60:.0f} minutes" for row in last]
     return f"- `{run.name}`: " + "; ".join([*seen, *(f"`{change}`" for change in changes)])
